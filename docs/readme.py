@@ -1,0 +1,131 @@
+"""Writes the parts of README.md that the code knows better: the capability table and the file tree.
+
+    python docs/readme.py           rewrite them
+    python docs/readme.py --check   exit 1 where they are out of date (a test does the same)
+
+A file's purpose in the tree is the first line of its docstring, so there is one place to keep it true.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+README = ROOT / "README.md"
+FLOORS = ("jobs", "pipelines", "genai_core")
+WIDTH = 110
+OTHERS = {
+    "tests/": "mirrors the three floors; tests/contract/ runs every property over every catalogue entry",
+    "benchmarks/": "speed, memory and quality side by side with peers; results/ holds the figures",
+    "docs/": "decisions/ (what was chosen, why, by which number), this README's generator, the picture",
+    "infra/": "how to point a job at an MLflow server, an object store and a Ray cluster",
+    ".ci/run": "what has to hold before a change is merged: tests, lint, types, import contracts",
+    "Makefile": "make demo, make test, make lint; the environment in .venv is made first if need be",
+    "pyproject.toml": "the package, its open version ranges, and the settings of the tools",
+    "requirements.lock": "the exact versions that are tested",
+}
+LIKELIHOOD = {"exact": "exact", "lower": "lower bound", None: "none (implicit model)"}
+SCORE_UNITS = {
+    "negative_log_likelihood": "nats",
+    "reconstruction": "nats",
+    "discriminator": "logit, not a density",
+}
+
+
+def capability_table() -> str:
+    """Model families against what they can do, from the catalogue."""
+    sys.path.insert(0, str(ROOT))
+    from genai_core.catalog import FAMILIES, MODELS
+
+    rows = [
+        "| `model: {kind: ...}` | samples | reconstructs | discriminates | likelihood | scores for anomalies |",
+        "|---|---|---|---|---|---|",
+    ]
+    for kind in MODELS:
+        family = FAMILIES[kind]
+        marks = [
+            "yes" if name in family.capabilities else ""
+            for name in ("samples", "reconstructs", "discriminates")
+        ]
+        scores = ", ".join(f"`{name}` ({SCORE_UNITS[name]})" for name in family.scores)
+        rows.append(f"| `{kind}` | {' | '.join(marks)} | {LIKELIHOOD[family.bound]} | {scores} |")
+    return "\n".join(rows)
+
+
+def file_tree() -> str:
+    """Every file of the three floors with its purpose, then what stands around them."""
+    lines = [line for floor in FLOORS for line in _folder(ROOT / floor, 0)]
+    lines += [_line(name, text, 0) for name, text in OTHERS.items() if (ROOT / name).exists()]
+    return "\n".join(["```", *lines, "```"])
+
+
+def _folder(folder: Path, depth: int) -> Iterator[str]:
+    yield _line(folder.name + "/", purpose(folder / "__init__.py"), depth)
+    files = [path for path in sorted(folder.iterdir()) if path.suffix in (".py", ".yaml", ".json")]
+    for path in files:
+        if path.name != "__init__.py":
+            yield _line(path.name, purpose(path), depth + 1)
+    for inner in sorted(path for path in folder.iterdir() if path.is_dir() and path.name != "__pycache__"):
+        yield from _folder(inner, depth + 1)
+
+
+def _column(depth: int) -> int:
+    return 28 - 2 * depth
+
+
+def _line(name: str, text: str, depth: int) -> str:
+    head, margin = f"{'  ' * depth}{name:<{_column(depth)}}", " " * _column(0)
+    return (
+        textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=margin) if text else head.rstrip()
+    )
+
+
+def purpose(path: Path) -> str:
+    """The first line of a module's docstring, or of a YAML file's leading comment."""
+    if path.suffix == ".json":
+        return "the schema of job files, for editors; written by `genai schema`"
+    if not path.exists():
+        return ""
+    text = path.read_text(encoding="utf-8")
+    if path.suffix == ".yaml":
+        first = re.search(r"^# (?!yaml-language-server)(.+)", text, re.MULTILINE)
+        return _first_sentence(first.group(1)) if first else ""
+    return _first_sentence((ast.get_docstring(ast.parse(text)) or "").partition("\n")[0])
+
+
+def _first_sentence(text: str) -> str:
+    return text.partition(". ")[0].strip().rstrip(".")
+
+
+BLOCKS = {"capabilities": capability_table, "tree": file_tree}
+
+
+def rendered(text: str) -> str:
+    """The README with every block between its markers made anew."""
+    for name, make in BLOCKS.items():
+        begin, end = f"<!-- {name}: written by docs/readme.py -->", f"<!-- end of {name} -->"
+        before, found, rest = text.partition(begin)
+        after = rest.partition(end)[2]
+        if not found or not after:
+            raise SystemExit(f"README.md lacks the markers {begin} and {end}")
+        text = f"{before}{begin}\n{make()}\n{end}{after}"
+    return text
+
+
+def main() -> int:
+    """Rewrite or check; returns the exit code."""
+    old = README.read_text(encoding="utf-8")
+    new = rendered(old)
+    if "--check" not in sys.argv[1:]:
+        README.write_text(new, encoding="utf-8")
+        return 0
+    return int(old != new)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""A fitted model as a directory: JSON and safetensors, never pickle.
+
+    artifact.json        header: format, family, capabilities, schema, provenance, sha256 of the other files; it
+                         carries its own digest, which names the model in manifests and footers
+    codec.json           what the codec fitted
+    arrays.safetensors   the codec's arrays and the calibration scores
+    weights.safetensors  the network
+
+Every hash is checked before a file is read: a changed byte is refused.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+
+from genai_core import catalog
+from genai_core.errors import InvalidArtifact, SchemaMismatch
+
+if TYPE_CHECKING:
+    from genai_core.fitted import FittedModel
+
+FORMAT = 1
+HEADER = "artifact.json"
+FILES = ("arrays.safetensors", "codec.json", "weights.safetensors")
+MAX_HEADER = 64 * 2**20
+
+
+@dataclass(frozen=True)
+class Header:
+    """What can be known of a model without torch."""
+
+    format: int
+    digest: str
+    kind: str
+    modality: str
+    capabilities: tuple[str, ...]
+    bound: str | None
+    score_names: tuple[str, ...]
+    schema: pa.Schema
+    settings: dict[str, Any]
+    provenance: dict[str, Any]
+    files: dict[str, str]
+
+
+def save(fitted: FittedModel, directory: str | os.PathLike[str]) -> str:
+    """Write the directory (made if missing; must hold no other artifact's files) and return the digest."""
+    from safetensors.numpy import save as numpy_bytes
+    from safetensors.torch import save as torch_bytes
+
+    path = Path(directory)
+    path.mkdir(parents=True, exist_ok=True)
+    settings, arrays = fitted.codec.state()
+    arrays = {f"codec/{name}": value for name, value in arrays.items()}
+    arrays |= {f"calibration/{name}": c.scores for name, c in fitted.calibrations.items()}
+    weights = {name: value.detach().cpu().contiguous() for name, value in fitted.model.state_dict().items()}
+    contents = {
+        "arrays.safetensors": numpy_bytes(arrays),
+        "codec.json": _canonical(settings),
+        "weights.safetensors": torch_bytes(weights),
+    }
+    header = _describe(fitted) | {"files": {name: _sha256(data) for name, data in contents.items()}}
+    header["digest"] = _digest(header)
+    for name, data in contents.items():
+        (path / name).write_bytes(data)
+    (path / HEADER).write_bytes(json.dumps(header, indent=1, sort_keys=True).encode())
+    fitted.digest = header["digest"]
+    return header["digest"]
+
+
+def _describe(fitted: FittedModel) -> dict[str, Any]:
+    return {
+        "format": FORMAT,
+        "kind": fitted.kind,
+        "modality": fitted.modality,
+        "capabilities": list(fitted.capabilities),
+        "bound": fitted.bound,
+        "score_names": list(fitted.score_names),
+        "schema": base64.b64encode(fitted.schema.serialize().to_pybytes()).decode(),
+        "settings": fitted.model.settings.model_dump(),  # type: ignore[union-attr, operator]
+        "provenance": fitted.provenance,
+    }
+
+
+def read_header(directory: str | os.PathLike[str]) -> Header:
+    """The header, its digest checked; quick and without torch. Raises InvalidArtifact."""
+    path = Path(directory) / HEADER
+    if not path.is_file():
+        raise InvalidArtifact(f"no model at {str(directory)!r}: {HEADER} is missing. Give a directory written by a train job")
+    if path.stat().st_size > MAX_HEADER:
+        raise InvalidArtifact(f"{str(path)!r} is larger than {MAX_HEADER >> 20} MiB; it is not a model's header")
+    try:
+        found = json.loads(path.read_bytes())
+        number = found["format"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        raise InvalidArtifact(f"{str(path)!r} is not a model's header: it is damaged or something else") from None
+    if not isinstance(number, int) or number > FORMAT:
+        raise InvalidArtifact(
+            f"the model at {str(directory)!r} has format {number!r}; this version reads up to {FORMAT}. Upgrade genai-core"
+        )
+    if found.get("digest") != _digest(found):
+        raise InvalidArtifact(f"{str(path)!r} was changed after it was written: its digest does not fit. Restore it or train again")
+    return _header(found, path)
+
+
+def _header(found: dict[str, Any], path: Path) -> Header:
+    try:
+        found["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["schema"])))
+        for name in ("capabilities", "score_names"):
+            found[name] = tuple(found[name])
+        header = Header(**found)
+        if header.kind not in catalog.MODELS or header.modality not in catalog.MODALITIES:
+            raise ValueError
+        if set(header.files) != set(FILES):
+            raise ValueError
+    except (TypeError, ValueError, KeyError, pa.ArrowException):
+        raise InvalidArtifact(f"{str(path)!r} is not a header that this version understands") from None
+    return header
+
+
+def check_schema(header: Header, schema: pa.Schema) -> None:
+    """Raise SchemaMismatch unless tables of `schema` fit the model; needs no torch and no codec."""
+    from genai_core.modalities.tabular import schema_faults
+
+    faults = schema_faults(header.schema, schema)
+    if faults:
+        raise SchemaMismatch("the table does not fit the model: " + "; ".join(faults))
+
+
+def load(directory: str | os.PathLike[str]) -> FittedModel:
+    """The fitted model, every byte checked first. Raises InvalidArtifact."""
+    header = read_header(directory)
+    contents = {name: _checked(Path(directory), name, digest) for name, digest in header.files.items()}
+    try:
+        return _assemble(header, contents)
+    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
+        raise InvalidArtifact(f"the model at {str(directory)!r} does not fit together: {error}") from error
+
+
+def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
+    from safetensors.numpy import load as numpy_arrays
+    from safetensors.torch import load as torch_tensors
+
+    from genai_core.calibration import Calibration
+    from genai_core.fitted import FittedModel
+
+    arrays = numpy_arrays(contents["arrays.safetensors"])
+    codec_arrays = {n.removeprefix("codec/"): a for n, a in arrays.items() if n.startswith("codec/")}
+    codec = catalog.codec_class(header.modality).from_state(json.loads(contents["codec.json"]), codec_arrays)
+    model = catalog.build_model(header.kind, codec.space, header.settings)
+    model.load_state_dict(torch_tensors(contents["weights.safetensors"]))
+    prefix = "calibration/"
+    calibrations = {n.removeprefix(prefix): Calibration(a) for n, a in arrays.items() if n.startswith(prefix)}
+    return FittedModel(
+        header.kind, header.modality, codec, model.eval(), calibrations, header.provenance, header.digest
+    )  # fmt: skip
+
+
+def _checked(directory: Path, name: str, digest: str) -> bytes:
+    path = directory / name
+    if not path.is_file():
+        raise InvalidArtifact(f"the model at {str(directory)!r} is incomplete: {name} is missing")
+    data = path.read_bytes()
+    if _sha256(data) != digest:
+        raise InvalidArtifact(f"{str(path)!r} was changed after it was written: its sha256 does not fit. Restore it or train again")
+    return data
+
+
+def _canonical(value: Any) -> bytes:
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+
+
+def _digest(header: dict[str, Any]) -> str:
+    return "sha256:" + _sha256(_canonical({name: value for name, value in header.items() if name != "digest"}))
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()

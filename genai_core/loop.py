@@ -1,0 +1,287 @@
+"""THE training loop, for every family.
+
+Each phase's loss is differentiated with respect to that phase's parameters and the gradients are averaged over the
+replicas explicitly; DistributedDataParallel does not serve models with several phases. All randomness of a step is
+seeded by (seed, step, replica), so a resumed fit goes on as if it had never stopped, and the same seed gives the
+same weights (unless `max_seconds` ends the fit: then the speed of the machine has a say).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from genai_core.errors import TrainingFailed
+from genai_core.hyperparameters import FitSettings
+from genai_core.model import Model
+
+INITIAL_ROWS = 200_000  # sample for `Model.initialise`
+VALIDATION_ROWS = 20_000  # no more are evaluated at a time
+MIN_BATCH = 32
+WARM_UP = 0.1  # share of the schedule
+
+
+def seed_of(*parts: int | str) -> int:
+    """A 63-bit seed from its parts."""
+    text = "/".join(map(str, parts)).encode()
+    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+
+
+class Replicas:
+    """Where the loop meets a cluster. This one is a single process; a subclass averages over several."""
+
+    rank, world = 0, 1
+
+    def average(self, values: Tensor) -> Tensor:
+        """Mean of a flat vector over the replicas."""
+        return values
+
+    def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
+        """Called at every validation, on every replica."""
+
+    def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Keep a checkpoint; called after every validation."""
+
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """The last checkpoint, if this fit is a continuation."""
+        return None
+
+
+@dataclass
+class Progress:
+    """What a checkpoint must carry beside the tensors."""
+
+    step: int = 0
+    done: float = 0.0  # share of the schedule
+    seconds: float = 0.0
+    best: float = math.inf
+    best_step: int = 0
+    stale: int = 0
+    history: list[dict[str, float]] = field(default_factory=list)
+
+
+class Fit:
+    """One fit of one model on encoded records held in memory (or memory-mapped), tokens (rows, positions)."""
+
+    def __init__(
+        self,
+        model: Model,
+        train: np.ndarray,
+        validation: np.ndarray,
+        settings: FitSettings,
+        replicas: Replicas | None = None,
+        on_step: Callable[[int, float], None] | None = None,
+    ) -> None:
+        self.model, self.train, self.settings = model, train, settings
+        self.replicas = replicas or Replicas()
+        self.on_step = on_step or (lambda step, done: None)
+        self.device = next(model.parameters()).device
+        self.validation = self._tensor(validation[:VALIDATION_ROWS])
+        self.progress = Progress()
+        self.batch = self._batch_size()
+        self.steps_per_epoch = self._agreed_minimum(max(len(train) // self.batch, 1))
+        self.total_steps = self.steps_per_epoch * settings.max_epochs
+
+    def run(self) -> Progress:
+        """Train; the model is left with the best averaged weights. Raises TrainingFailed."""
+        self._prepare()
+        self._resume()
+        self.started = time.monotonic() - self.progress.seconds
+        for step in range(self.progress.step, self.total_steps):
+            crossed = self._step(step)
+            if crossed and self._evaluate():
+                break
+            if self.progress.done >= 1:
+                break
+        self.model.load_state_dict(self.best)
+        self.model.eval()
+        return self.progress
+
+    # -- set-up ----------------------------------------------------------------------------------------------
+    def _tensor(self, tokens: np.ndarray) -> Tensor:
+        return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
+
+    def _batch_size(self) -> int:
+        """Rows of this replica's share of a step; small tables get small batches, so that an epoch has ~20 steps."""
+        rows = len(self.train) * self.replicas.world
+        whole = min(self.settings.batch_size, max(rows // 20, MIN_BATCH))
+        return max(min(whole // self.replicas.world, len(self.train)), 1)
+
+    def _agreed_minimum(self, value: int) -> int:
+        """The same number on all replicas: the floor of the mean is safe, since shares differ by one batch at most."""
+        return max(int(self.replicas.average(torch.tensor([float(value)], dtype=torch.float64))[0]), 1)
+
+    def _prepare(self) -> None:
+        s = self.settings
+        sample = self.train[:INITIAL_ROWS]
+        self.model.initialise(self._tensor(sample))
+        self._same_start()
+        rate = self.model.learning_rate if s.learning_rate is None else s.learning_rate
+        decay = self.model.weight_decay if s.weight_decay is None else s.weight_decay
+        self.peak = rate
+        self.optimisers = {
+            phase: torch.optim.AdamW(
+                self.model.parameters_of(phase), lr=rate, weight_decay=decay, betas=self.model.betas, foreach=True
+            )
+            for phase in self.model.phases
+        }
+        self.trained = {
+            phase: [p for group in optimiser.param_groups for p in group["params"]]
+            for phase, optimiser in self.optimisers.items()
+        }
+        self.averaged = copy.deepcopy(self.model).eval()
+        self.averaged.requires_grad_(False)
+        self.best = {name: value.clone() for name, value in self.averaged.state_dict().items()}
+
+    def _same_start(self) -> None:
+        """Replicas saw different rows in `initialise`: average, so that all start from the same weights."""
+        if self.replicas.world > 1:
+            with torch.no_grad():
+                parameters = list(self.model.parameters())
+                mean = self.replicas.average(nn.utils.parameters_to_vector(parameters))
+                nn.utils.vector_to_parameters(mean, parameters)
+
+    # -- one step --------------------------------------------------------------------------------------------
+    def _step(self, step: int) -> bool:
+        """Train on one batch; True when it is time to validate."""
+        s = self.settings
+        torch.manual_seed(seed_of(s.seed, "step", step, self.replicas.rank))
+        x = self._tensor(self.train[self._rows(step)])
+        rate = self.peak * schedule(self.progress.done)
+        self.model.train()
+        losses = {}
+        for phase, optimiser in self.optimisers.items():
+            loss = self.model(x, phase)
+            gradients = torch.autograd.grad(loss, self.trained[phase], allow_unused=True)
+            self._descend(phase, optimiser, gradients, rate, step)
+            losses[phase] = loss.detach()
+        self._average_weights(step)
+        self.losses = losses
+        before, after = self.progress.done, self._agreed_done
+        self.progress.step, self.progress.done = step + 1, after
+        self.on_step(step + 1, after)
+        return math.floor(after * s.evaluations) > math.floor(before * s.evaluations)
+
+    def _rows(self, step: int) -> np.ndarray:
+        """Row numbers of this replica's batch."""
+        epoch, place = divmod(step, self.steps_per_epoch)
+        if place == 0 or not hasattr(self, "_permutation"):
+            random = np.random.default_rng(seed_of(self.settings.seed, "epoch", epoch, self.replicas.rank))
+            self._permutation = random.permutation(len(self.train))
+        at = place * self.batch
+        return np.sort(self._permutation[at : at + self.batch])  # sorted: kind to memory-mapped records
+
+    def _descend(self, phase: str, optimiser: Any, gradients: Any, rate: float, step: int) -> None:
+        parameters = self.trained[phase]
+        flat = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=True)])
+        # the clock of replica 0 decides for all: it travels with the gradients
+        clock = self._done(step + 1) * self.replicas.world if self.replicas.rank == 0 else 0.0
+        flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock])]))
+        self._agreed_done = min(float(flat[-1]), 1.0)
+        norm = float(flat[:-1].norm())
+        if not math.isfinite(norm):
+            raise TrainingFailed(
+                f"the gradient of phase {phase!r} is not finite at step {step}; "
+                "lower fit.learning_rate or fit.clip, or look for extreme values in the data"
+            )
+        flat *= min(1.0, self.settings.clip / (norm + 1e-12))
+        at = 0
+        for p in parameters:
+            p.grad = flat[at : at + p.numel()].view_as(p)
+            at += p.numel()
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        optimiser.step()
+
+    def _done(self, step: int) -> float:
+        by_steps = step / self.total_steps
+        if self.settings.max_seconds is None:
+            return by_steps
+        return min(max(by_steps, (time.monotonic() - self.started) / self.settings.max_seconds), 1.0)
+
+    @torch.no_grad()
+    def _average_weights(self, step: int) -> None:
+        decay = min(self.settings.ema, (1 + step) / (10 + step))
+        torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
+        for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
+            mine.copy_(theirs)
+
+    # -- validation and checkpoints --------------------------------------------------------------------------
+    def _evaluate(self) -> bool:
+        """Validate the averaged weights; True when the fit should stop."""
+        self.averaged.train()  # drops what a model derived from earlier weights
+        self.averaged.eval()
+        torch.manual_seed(seed_of(self.settings.seed, "validation"))
+        mine = torch.tensor([self.averaged.validation_loss(self.validation)], dtype=torch.float64)
+        value = float(self.replicas.average(mine)[0])
+        p = self.progress
+        p.seconds = time.monotonic() - self.started
+        if value < p.best:
+            p.best, p.best_step, p.stale = value, p.step, 0
+            self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        else:
+            p.stale += 1
+        metrics = {"validation_loss": value, "seconds": p.seconds, "epoch": p.step / self.steps_per_epoch}
+        metrics |= {f"loss_{phase}": float(loss) for phase, loss in self.losses.items()}
+        p.history.append({"step": p.step, **metrics})
+        self.replicas.report(metrics, p.step, p.done)
+        self.replicas.save(self._tensors(), vars(p).copy())
+        if not math.isfinite(value):
+            raise TrainingFailed(f"the validation loss is {value} at step {p.step}; lower fit.learning_rate")
+        return p.stale >= self.settings.patience
+
+    def _tensors(self) -> dict[str, Tensor]:
+        found = {}
+        for prefix, module in (("model", self.model), ("averaged", self.averaged)):
+            found |= {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
+        found |= {f"best/{name}": value for name, value in self.best.items()}
+        for phase, optimiser in self.optimisers.items():
+            for number, state in optimiser.state_dict()["state"].items():
+                found |= {f"optimiser/{phase}/{number}/{name}": torch.as_tensor(v) for name, v in state.items()}
+        return found
+
+    def _resume(self) -> None:
+        kept = self.replicas.restore()
+        if kept is None:
+            return
+        tensors, facts = kept
+        self.progress = Progress(**facts)
+        self.model.load_state_dict(_below(tensors, "model/"))
+        self.averaged.load_state_dict(_below(tensors, "averaged/"))
+        self.best = _below(tensors, "best/")
+        for phase, optimiser in self.optimisers.items():
+            state: dict[int, dict[str, Tensor]] = {}
+            for name, value in _below(tensors, f"optimiser/{phase}/").items():
+                number, key = name.split("/")
+                state.setdefault(int(number), {})[key] = value.clone()
+            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+
+
+def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: value for name, value in tensors.items() if name.startswith(prefix)}
+
+
+def schedule(done: float) -> float:
+    """Learning-rate factor over the fit: linear warm-up, then a cosine to zero (Smith & Topin 2019, one cycle)."""
+    if done < WARM_UP:
+        return 0.04 + 0.96 * done / WARM_UP
+    return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-4
+
+
+def held_out(rows: int, fraction: float, seed: int, first: int = 0) -> np.ndarray:
+    """Boolean (rows,): which rows, numbered from `first`, are held out. Depends on nothing but number and seed."""
+    with np.errstate(over="ignore"):
+        z = np.arange(first, first + rows, dtype=np.uint64) + np.uint64(seed_of(seed, "split"))
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele et al. 2014)
+            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
+        z ^= z >> np.uint64(31)
+    return z / 2.0**64 < fraction

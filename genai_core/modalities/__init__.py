@@ -1,0 +1,1 @@
+"""One file a modality: Arrow records to tensors and back."""

@@ -1,0 +1,187 @@
+"""Tables: every column becomes one to four tokens; the order of the columns is kept."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.types as pt
+
+from genai_core.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
+from genai_core.errors import InvalidData, SchemaMismatch, nearest
+from genai_core.hyperparameters import TabularSettings
+from genai_core.spaces import Records, Tokens
+
+MIN_ROWS = 10
+
+
+class TabularCodec:
+    """Codec of flat tables: integers, floats, decimals, times, booleans, strings, bytes, dictionaries, nulls."""
+
+    kind = "tabular"
+
+    def __init__(self, schema: pa.Schema, columns: list[Column], rows: int) -> None:
+        self.schema = schema
+        self.columns = columns
+        self.rows = rows  # of the training data
+
+    @classmethod
+    def fit(
+        cls, batches: Iterable[pa.RecordBatch], schema: pa.Schema, settings: TabularSettings | None = None
+    ) -> TabularCodec:
+        """Fit on a stream of record batches. Raises InvalidData for nested columns and for fewer than 10 rows."""
+        settings = settings or TabularSettings()
+        kept = readable_schema(schema, settings.exclude)
+        summaries = [ColumnSummary(field.type) for field in kept]
+        rows = 0
+        for batch in batches:
+            rows += batch.num_rows
+            for name, summary in zip(kept.names, summaries, strict=True):
+                _update(summary, batch.column(name), name)
+        if rows < MIN_ROWS:
+            raise InvalidData(
+                f"found {rows} row(s) to learn from; at least {MIN_ROWS} are needed. "
+                "Check the path and the filter of the source."
+            )
+        return cls(kept, [summary.column(settings.max_categories) for summary in summaries], rows)
+
+    @cached_property
+    def space(self) -> Tokens:
+        """The space of the encoded records."""
+        positions: list = []
+        for number, column in enumerate(self.columns):
+            positions += column.positions(number, len(positions))
+        return Tokens(tuple(positions), tuple(self.schema.names))
+
+    def check_schema(self, schema: pa.Schema) -> None:
+        """Raise SchemaMismatch unless every column of the model is there with a type that fits; extra ones are ignored."""
+        faults = schema_faults(self.schema, schema)
+        if faults:
+            raise SchemaMismatch("the table does not fit the model: " + "; ".join(faults))
+
+    def encode(self, table: pa.Table) -> Records:
+        """Tokens int16 (rows, positions) and log measures float32 (rows, columns)."""
+        self.check_schema(table.schema)
+        tokens: list[np.ndarray] = []
+        measures = []
+        for field, column in zip(self.schema, self.columns, strict=True):
+            parts, measure = column.encode(_one_array(table.column(field.name), field.type))
+            tokens += parts
+            measures.append(measure)
+        return Records(np.stack(tokens, 1), np.stack(measures, 1))
+
+    def decode(self, tokens: np.ndarray, random: np.random.Generator) -> pa.Table:
+        """A table of exactly `schema`."""
+        arrays, at = [], 0
+        for number, column in enumerate(self.columns):
+            width = len(self.space.positions_of(number))
+            arrays.append(column.decode(tokens[:, at : at + width], random))
+            at += width
+        return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """A JSON-able dictionary and named arrays."""
+        states = [column.state() for column in self.columns]
+        arrays = {f"{i}.{name}": value for i, (_, own) in enumerate(states) for name, value in own.items()}
+        schema = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
+        return {"schema": schema, "rows": self.rows, "columns": [settings for settings, _ in states]}, arrays
+
+    @classmethod
+    def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> TabularCodec:
+        """The inverse of `state`."""
+        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(settings["schema"])))
+        columns = []
+        for i, (field, plain) in enumerate(zip(schema, settings["columns"], strict=True)):
+            own = {name.split(".", 1)[1]: v for name, v in arrays.items() if name.startswith(f"{i}.")}
+            columns.append(COLUMN_KINDS[plain["kind"]].from_state(field.type, plain, own))
+        return cls(schema, columns, settings["rows"])
+
+    @property
+    def fingerprint(self) -> str:
+        """sha256 of everything fitted."""
+        settings, arrays = self.state()
+        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+        for name in sorted(arrays):
+            digest.update(name.encode() + arrays[name].tobytes())
+        return digest.hexdigest()
+
+
+def readable_schema(schema: pa.Schema, exclude: Iterable[str] = ()) -> pa.Schema:
+    """The columns to learn. Raises InvalidData: unknown excluded names, columns no codec reads, nothing left."""
+    exclude = list(exclude)
+    for name in exclude:
+        if name not in schema.names:
+            raise InvalidData(f"modality.exclude names {name!r}, which is no column{nearest(name, schema.names)}")
+    repeated = sorted({n for n in schema.names if schema.names.count(n) > 1})
+    if repeated:
+        raise InvalidData(f"column name(s) {repeated} occur more than once; rename them in the source")
+    kept = [field for field in schema if field.name not in exclude]
+    nested = [f"{f.name!r} ({f.type})" for f in kept if not (is_numeric(f.type) or is_categorical(f.type))]
+    if nested:
+        raise InvalidData(
+            f"column(s) {', '.join(nested)} are of a type that tables are not learnt from; "
+            "flatten them in the source or list them under modality.exclude"
+        )
+    if not kept:
+        raise InvalidData("no column is left to learn from; shorten modality.exclude")
+    return pa.schema(kept, metadata=schema.metadata)
+
+
+def schema_faults(learnt: pa.Schema, schema: pa.Schema) -> list[str]:
+    """Why tables of `schema` do not fit a model that learnt `learnt`; empty when they do. Extra columns are ignored."""
+    faults = []
+    for expected in learnt:
+        if expected.name not in schema.names:
+            hint = nearest(expected.name, [n for n in schema.names if n not in learnt.names])
+            faults.append(f"column {expected.name!r} ({expected.type}) is missing{hint}")
+        elif not compatible(found := schema.field(expected.name).type, expected.type):
+            faults.append(f"column {expected.name!r} is {found}, the model learnt {expected.type}")
+    return faults
+
+
+def compatible(found: pa.DataType, expected: pa.DataType) -> bool:
+    """Whether values of type `found` can stand in a column that was learnt as `expected`."""
+    if found == expected or pt.is_null(found):
+        return True
+    plain = found.value_type if pt.is_dictionary(found) else found
+    wanted = expected.value_type if pt.is_dictionary(expected) else expected
+    if plain == wanted:
+        return True
+    families = (
+        lambda t: pt.is_integer(t),
+        lambda t: pt.is_floating(t),
+        lambda t: pt.is_decimal(t),
+        lambda t: pt.is_string(t) or pt.is_large_string(t) or pt.is_string_view(t),
+        lambda t: pt.is_binary(t) or pt.is_large_binary(t),
+        lambda t: pt.is_date(t),
+        lambda t: pt.is_timestamp(t),
+    )
+    same = any(family(plain) and family(wanted) for family in families)
+    if pt.is_timestamp(plain) and pt.is_timestamp(wanted):
+        return (plain.tz is None) == (wanted.tz is None)
+    return same or (pt.is_integer(plain) and pt.is_floating(wanted))
+
+
+def _one_array(column: pa.ChunkedArray, type_: pa.DataType) -> pa.Array:
+    plain = type_.value_type if pt.is_dictionary(type_) else type_
+    if pt.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    if column.type != plain:
+        column = column.cast(plain)
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+
+
+def _update(summary: ColumnSummary, column: pa.Array | pa.ChunkedArray, name: str) -> None:
+    chunks = column.chunks if isinstance(column, pa.ChunkedArray) else [column]
+    try:
+        for chunk in chunks:
+            summary.update(chunk)
+    except InvalidData as error:
+        raise InvalidData(f"column {name!r}: {error}") from None
+CODEC = TabularCodec

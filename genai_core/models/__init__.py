@@ -1,0 +1,1 @@
+"""One file a family; no model imports another model."""

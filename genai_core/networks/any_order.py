@@ -1,0 +1,119 @@
+"""A causal network over tokens that works in any order of the fields.
+
+Every visible token adds its vector to a running sum (the context); each position reads the context of what comes
+before it through layers of its own. One order costs one pass over all positions in training, and sampling adds one
+vector a token, so a row costs O(positions x width x hidden).
+
+After NADE (Larochelle & Murray 2011), its any-order training (Uria, Murray & Larochelle 2014) and TabularARGN
+(Tiwald et al. 2025).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.networks.tokens import TokenEmbedding, TokenHeads, draw, offsets_of
+from genai_core.spaces import Tokens
+
+
+class AnyOrderNetwork(nn.Module):
+    """log p(token | the tokens before it) for every position, in any order of the fields."""
+
+    def __init__(self, space: Tokens, context: int, hidden: int, embedding: int, dropout: float) -> None:
+        super().__init__()
+        self.space = space
+        number = len(space.positions)
+        self.embedding = TokenEmbedding(space, embedding)
+        width = self.embedding.width
+        self.source = nn.Parameter(torch.randn(number, width, context) * (number * width) ** -0.5)
+        self.presence = nn.Parameter(torch.zeros(number, 1, context))
+        self.inner = nn.Parameter(torch.randn(number, context, hidden) * (2 / context) ** 0.5)
+        self.layers = nn.Parameter(torch.randn(2, number, hidden, hidden) * hidden**-0.5)
+        self.biases = nn.Parameter(torch.zeros(3, number, 1, hidden))
+        self.heads = TokenHeads(space, hidden)
+        self.dropout = nn.Dropout(dropout)
+
+    def forward(self, x: Tensor, order: Tensor) -> Tensor:
+        """Nats (batch, positions). order: a permutation of the positions, see `position_order`."""
+        embedded = self.embedding(x).transpose(0, 1)
+        added = torch.baddbmm(self.presence, embedded, self.source)[order]
+        before = added.cumsum(0) - added
+        context = torch.empty_like(before).index_copy(0, order, before)
+        return self.heads.log_prob(self._hidden(context), x)
+
+    def _hidden(self, context: Tensor) -> Tensor:
+        first, second, third = self.biases
+        h = self.dropout(F.gelu(torch.baddbmm(first, context, self.inner)))
+        h = h + self.dropout(F.gelu(torch.baddbmm(second, h, self.layers[0])))
+        return h + F.gelu(torch.baddbmm(third, h, self.layers[1]))
+
+    def sampler(self) -> Sampler:
+        """The network with its tables laid out for drawing one position after the other."""
+        return Sampler(self)
+
+
+class Sampler:
+    """Draws records position by position from an `AnyOrderNetwork`."""
+
+    @torch.no_grad()
+    def __init__(self, network: AnyOrderNetwork) -> None:
+        self.network, self.space = network, network.space
+        heads, table = network.heads.table(), network.embedding.table()
+        cuts = [slice(o, o + v) for o, v in zip(offsets_of(self.space), self.space.vocabularies, strict=True)]
+        width = table.shape[1]
+        self.added = [table[c] @ network.source[i, :width] + network.presence[i] for i, c in enumerate(cuts)]
+        self.from_value = network.source[:, width:]
+        self.weights = [heads[c].T.contiguous() for c in cuts]
+        self.bias = [self._drawable_bias(i, c) for i, c in enumerate(cuts)]
+        self.allowed = [None if p.allowed is None else torch.from_numpy(p.allowed) for p in self.space.positions]
+
+    def _drawable_bias(self, i: int, cut: slice) -> Tensor:
+        bias = self.network.heads.bias[cut].clone()
+        bias[~torch.from_numpy(self.space.positions[i].drawable)] = float("-inf")
+        return bias
+
+    @torch.no_grad()
+    def __call__(
+        self, rows: int, order: Tensor, generator: torch.Generator, masks: dict[int, Tensor], temperature: float = 1.0
+    ) -> Tensor:
+        """x (rows, positions). masks: position -> further `allowed` table of a condition."""
+        x = torch.zeros(rows, len(self.space.positions), dtype=torch.long)
+        context = torch.zeros(rows, self.network.source.shape[2])
+        features = self.network.embedding
+        for i in order.tolist():
+            logits = self._logits(i, context, x, masks.get(i))
+            x[:, i] = draw(logits / temperature, torch.rand(rows, generator=generator))
+            context += self.added[i][x[:, i]]
+            if int(features.stride[i]):
+                row = features.base[i] + x[:, i] + x[:, features.parent[i]] * max(int(features.stride[i]) - 1, 0)
+                context += features.features[row] @ self.from_value[i]
+        return x
+
+    def _logits(self, i: int, context: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+        net = self.network
+        h = F.gelu(torch.addmm(net.biases[0, i], context, net.inner[i]))
+        h = h + F.gelu(torch.addmm(net.biases[1, i], h, net.layers[0, i]))
+        h = h + F.gelu(torch.addmm(net.biases[2, i], h, net.layers[1, i]))
+        logits = torch.addmm(self.bias[i], h, self.weights[i])
+        for table in (self.allowed[i], mask):
+            if table is not None:
+                parent = self.space.positions[i].parent
+                keep = table if table.dim() == 1 or parent is None else table[x[:, parent]]
+                logits = logits.masked_fill(~keep, float("-inf"))
+        return logits
+
+
+def position_order(space: Tokens, fields: list[int]) -> Tensor:
+    """Positions in the order of `fields`; the positions of one field stay together."""
+    return torch.tensor([i for field in fields for i in space.positions_of(field)])
+
+
+def base_order(space: Tokens) -> list[int]:
+    """Fields by the size of their first vocabulary, small ones first: their distributions are learnt best."""
+    sizes = [space.vocabularies[space.positions_of(f)[0]] for f in range(len(space.fields))]
+    return np.argsort(sizes, kind="stable").tolist()
+
+

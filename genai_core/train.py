@@ -1,0 +1,100 @@
+"""From a table in memory to a fitted model. `pipelines.train` does the same for lakes, with the same pieces."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+
+from genai_core import catalog
+from genai_core.codec import Codec
+from genai_core.errors import InvalidInput, nearest
+from genai_core.loop import Fit, Progress, held_out, seed_of
+from genai_core.fitted import FittedModel
+from genai_core.hyperparameters import FitSettings, TabularSettings
+from genai_core.model import Model
+from genai_core.spaces import Records
+
+
+def fit(
+    data: Any,
+    kind: str = "autoregressive",
+    *,
+    exclude: Sequence[str] = (),
+    model: dict[str, Any] | None = None,
+    on_step: Callable[[int, float], None] | None = None,
+    **settings: Any,
+) -> FittedModel:
+    """Learn a table: pyarrow Table, pandas DataFrame, or numpy matrix (rows, columns).
+
+    kind      autoregressive, gan or vae
+    model     settings of the family, e.g. {"hidden": 128}
+    settings  of the training loop, e.g. seed=7, max_seconds=60
+    """
+    if kind not in catalog.MODELS:
+        raise InvalidInput(f"found kind {kind!r}{nearest(kind, catalog.MODELS)}; accepted: {', '.join(catalog.MODELS)}")
+    table = as_table(data)
+    how = FitSettings(**settings)
+    codec = catalog.codec_class("tabular").fit(
+        table.to_batches(max_chunksize=65536), table.schema, TabularSettings(exclude=list(exclude))
+    )
+    records = codec.encode(table)
+    out = split(len(records), how)
+    network = new_model(kind, codec, model or {}, how.seed)
+    progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
+    source = {"rows": len(records), "digest": "sha256:" + table_digest(table)}
+    return finish(kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()})
+
+
+def split(rows: int, settings: FitSettings, first: int = 0) -> np.ndarray:
+    """Boolean (rows,): the held-out rows; at least one is held out and one is not."""
+    out = held_out(rows, settings.validation_fraction, settings.seed, first)
+    if rows and first == 0:
+        out[0] = out[0] if out[1:].any() else True
+        out[-1] = out[-1] and not out[:-1].all()
+    return out
+
+
+def new_model(kind: str, codec: Codec, settings: dict[str, Any] | Any, seed: int) -> Model:
+    """A network with its first weights drawn from the seed."""
+    torch.manual_seed(seed_of(seed, "weights"))
+    return catalog.build_model(kind, codec.space, settings)
+
+
+def finish(
+    kind: str, codec: Codec, network: Model, held_out: Records, progress: Progress, provenance: dict[str, Any]
+) -> FittedModel:
+    """Calibrated and with its history; `network` holds the best weights."""
+    fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
+    fitted.calibrate(held_out)
+    facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}
+    fitted.provenance = provenance | {"training": facts}
+    return fitted
+
+
+def as_table(data: Any) -> pa.Table:
+    """An Arrow table of what users hold: Table, DataFrame or matrix."""
+    if isinstance(data, pa.Table):
+        return data
+    if isinstance(data, np.ndarray):
+        if data.ndim != 2:
+            raise InvalidInput(f"found an array of shape {data.shape}; accepted is (rows, columns)")
+        return pa.table({f"x{i}": np.ascontiguousarray(column) for i, column in enumerate(data.T)})
+    if type(data).__module__.split(".")[0] == "pandas":
+        table = pa.Table.from_pandas(data, preserve_index=False)
+        return table.replace_schema_metadata(None)
+    raise InvalidInput(f"found {type(data).__name__}; accepted: pyarrow.Table, pandas.DataFrame, numpy matrix")
+
+
+def table_digest(table: pa.Table) -> str:
+    """sha256 of a table's schema and values, in IPC form."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table.combine_chunks())
+    return hashlib.sha256(sink.getvalue()).hexdigest()
+
+

@@ -1,0 +1,264 @@
+"""The command line `genai`. Commands import what they need when they run: `genai --help` loads click alone."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+ANSWERS = ("run", "check", "score")  # commands whose last line of standard output is a JSON object
+SHELLS = ("bash", "fish", "zsh")
+Command = Callable[..., Any]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The console script: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    try:
+        code = genai.main(args=given, prog_name="genai", standalone_mode=False)
+        sys.stdout.flush()
+    except click.ClickException as error:
+        return _refuse(error, given)
+    except click.Abort:
+        return 130
+    except BrokenPipeError:  # `genai list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return 1
+    except Exception as error:
+        return _fail(error, given)
+    return code if isinstance(code, int) else 0
+
+
+def _refuse(error: click.ClickException, given: Sequence[str]) -> int:
+    """A misused command: click's own message, and the JSON line that schedulers wait for."""
+    from jobs.outcome import INVALID, complain, write_line
+
+    if isinstance(error, click.exceptions.NoArgsIsHelpError):
+        complain(error.format_message())
+        return INVALID
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        complain(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help'.")
+    complain(f"error: {error.format_message()}")
+    if _answers(given):
+        write_line({"status": "invalid", "error": error.format_message()}, sys.stdout)
+    return INVALID
+
+
+def _fail(error: Exception, given: Sequence[str]) -> int:
+    """An error outside of a job: in lineage, in list, or of a broken installation."""
+    from jobs.outcome import complain, explain, show_traceback, write_line
+
+    outcome = explain(error)
+    if "--debug" in given or os.environ.get("GENAI_DEBUG"):
+        show_traceback(error)
+    complain(outcome.sentence)
+    if _answers(given) or "--json" in given:
+        write_line(outcome.line(), sys.stdout)
+    return outcome.code
+
+
+def _answers(given: Sequence[str]) -> bool:
+    return next((word for word in given if not word.startswith("-")), "") in ANSWERS
+
+
+def _answering(command: Command) -> Command:
+    """The options of every command that ends with a JSON line."""
+    for option in (
+        click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error."),
+        click.option("--quiet", is_flag=True, help="Say nothing on standard error but errors."),
+        click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error at all."),
+    ):
+        command = option(command)
+    return command
+
+
+def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        click.echo(f"genai-core {version()}")
+        ctx.exit()
+
+
+def version() -> str:
+    """Of the installed package."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    try:
+        return installed("genai-core")
+    except PackageNotFoundError:
+        return "(not installed)"
+
+
+def _complete_set(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
+    """`--set fit.s<TAB>`: the keys of the jobs that there are."""
+    from jobs.overrides import settable
+    from jobs.spec import KINDS
+
+    return [f"{key}=" for key in settable(KINDS.values()) if key.startswith(incomplete)]
+
+
+EPILOG = """\b
+genai check job.yaml                  would it run?
+genai run job.yaml --set fit.seed=8   run it; the same command resumes it
+genai score --train a.csv --test b.csv --out scores.npy
+\b
+The last line of standard output of run, check and score is one JSON object.
+Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
+
+
+@click.group(
+    epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100}
+)
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
+)
+def genai() -> None:
+    """Generative models on tables: train, make synthetic rows, find anomalies.
+
+    A job is a YAML file. It runs in this process, on a local Ray or on a cluster, and is tracked in MLflow.
+    """
+
+
+@genai.command()
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
+              help="Override a key in every job of FILE that has it, such as fit.seed=8. May be repeated.")  # fmt: skip
+@_answering
+def run(file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool, debug: bool) -> int:
+    """Run the jobs of FILE, one after the other ('-': standard input).
+
+    What is done already is not done again: the same command resumes an interrupted job.
+    """
+    from jobs.execute import Voice, run_file
+    from jobs.outcome import settle
+
+    voice = Voice(quiet=quiet or as_json)
+    return settle(lambda emit: run_file(file, overrides, voice, emit), {"file": file}, as_json, debug)
+
+
+@genai.command()
+@click.argument("file", type=click.Path(allow_dash=True))
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
+              help="Override a key, as in `genai run`.")  # fmt: skip
+@_answering
+def check(file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool, debug: bool) -> int:
+    """Find what is wrong with FILE before anything runs.
+
+    Spelling, paths, schema against the model, what the model can give, room and servers. Writes nothing.
+    """
+    from jobs.execute import Voice, check_file
+    from jobs.outcome import settle
+
+    voice = Voice(quiet=quiet or as_json)
+    return settle(lambda _: check_file(file, overrides, voice), {"file": file}, as_json, debug)
+
+
+@genai.command()
+@click.option(
+    "--train", required=True, metavar="FILE", help="Reference rows: .npz (array X), .parquet or .csv."
+)
+@click.option("--test", required=True, metavar="FILE", help="Rows to score; may be the same file.")
+@click.option(
+    "--out",
+    required=True,
+    metavar="FILE",
+    help="Scores, one a row, in order: .npy, or .parquet with p-values.",
+)
+@click.option("--reference", type=click.Choice(["clean", "contaminated"]), default="clean", show_default=True,
+              help="Whether the reference rows are all normal, or hold anomalies too.")  # fmt: skip
+@click.option(
+    "--model",
+    default="autoregressive",
+    show_default=True,
+    metavar="KIND",
+    help="Model family; see genai list.",
+)
+@click.option(
+    "--exclude",
+    multiple=True,
+    metavar="COLUMN",
+    help="A column to leave out, such as a label or an id. May be repeated.",
+)
+@click.option(
+    "--seed", type=click.IntRange(0, 2**63 - 1), default=0, show_default=True, help="Same seed, same scores."
+)
+@click.option(
+    "--max-seconds", type=click.FloatRange(0, min_open=True), default=None, help="Time limit of the fit."
+)
+@_answering
+def score(as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
+    """Fit on one table and score another in one go: higher is more anomalous.
+
+    For trying it on a table. For large data, resuming and lineage write a job file with `job: score`.
+    """
+    from jobs.outcome import settle
+    from jobs.quick_score import Request, fit_and_score
+
+    request = Request(**options)
+    facts = {"job": "score", "output": request.out}
+    return settle(lambda _: fit_and_score(request, quiet or as_json), facts, as_json, debug)
+
+
+@genai.command("list")
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+def list_(as_json: bool) -> None:
+    """What there is: jobs, models and what they can do, modalities, scores, sources."""
+    from jobs.listing import as_text, contents
+
+    found = contents()
+    if as_json:
+        from jobs.outcome import write_line
+
+        write_line(found, sys.stdout)
+    else:
+        click.echo(as_text(found))
+
+
+@genai.command()
+def schema() -> None:
+    """The JSON schema of a job, for editors that check YAML while it is written."""
+    from jobs.spec import schema_text
+
+    click.echo(schema_text(), nl=False)
+
+
+@genai.command()
+@click.argument("path", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error.")
+def lineage(path: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 - main reads --debug
+    """Where an output came from, back to its training data.
+
+    PATH is an output directory, one of its Parquet files, or a model's directory.
+    """
+    from jobs.outcome import write_line
+    from pipelines.lineage import lineage as tree_of
+    from pipelines.lineage import render
+    from pipelines.progress import printable
+
+    tree = tree_of(path)
+    if as_json:
+        write_line(tree, sys.stdout)
+    else:
+        click.echo(printable(render(tree), keep="\n"))
+
+
+@genai.command()
+@click.argument("shell", type=click.Choice(SHELLS), required=False)
+def completion(shell: str | None) -> None:
+    """Print the completion script of a shell: eval "$(genai completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    name = shell or Path(os.environ.get("SHELL", "bash")).name
+    maker = get_completion_class(name)
+    if maker is None:
+        raise click.UsageError(f"there is no completion for {name!r}; name one of {', '.join(SHELLS)}")
+    click.echo(maker(genai, {}, "genai", "_GENAI_COMPLETE").source())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,112 @@
+"""What the demo prints: how alike the rows are, the anomalies, the lineage, the places."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from genai_core.evaluation.fidelity import Fidelity, Likeness, compare
+from genai_core.evaluation.privacy import copied_share
+
+ROWS = 30_000  # compared; more would only sharpen the last digit
+TOP = 10
+REASONS = 3
+
+
+def fidelity_text(root: Path) -> str:
+    """Synthetic flights beside real ones, by the same measures with as many rows."""
+    one, other = real_halves(root)
+    synthetic = pq.read_table(root / "out" / "synthetic" / "data")
+    fidelity = compare(one, synthetic, other, seed=0, rows=ROWS)
+    copies = copied_share(one, synthetic), copied_share(one, other)
+    return fidelity_table(fidelity, copies)
+
+
+def real_halves(root: Path) -> tuple[pa.Table, pa.Table]:
+    """The training months, cut at random into two halves: what real rows reach against real rows."""
+    from pipelines.sources import open_source
+    from pipelines.sources.parquet import ParquetSource
+
+    source = open_source(
+        ParquetSource(kind="parquet", path=str(root / "lake" / "flights"), filter="month <= 9")
+    )
+    table = pa.Table.from_batches(source.batches())
+    order = np.random.default_rng(0).permutation(table.num_rows)
+    half = len(order) // 2
+    return table.take(np.sort(order[:half])), table.take(np.sort(order[half:]))
+
+
+def fidelity_table(fidelity: Fidelity, copies: tuple[float, float]) -> str:
+    """Three measures and the share of copies, synthetic and real side by side."""
+    rows = [("synthetic", fidelity.synthetic, copies[0]), ("real", fidelity.real, copies[1])]
+    lines = [
+        f"{fidelity.real.rows:,} rows each, against as many real flights of the training months",
+        "",
+        f"{'':12}{'column shapes':>15}{'pair trends':>13}{'C2ST AUC':>11}{'exact copies':>15}",
+        *(_fidelity_row(*row) for row in rows),
+        f"{'':12}{'1 is alike':>15}{'1 is alike':>13}{'.5 is alike':>11}",
+        "",
+        "C2ST: a classifier that is trained to tell them apart (classifier two-sample test).",
+        "What gives the synthetic flights away: " + _giveaways(fidelity.synthetic),
+    ]
+    return "\n".join(lines)
+
+
+def _fidelity_row(name: str, found: Likeness, copied: float) -> str:
+    trends = f"{found.pair_trends:.3f}" if found.pair_trends is not None else "-"
+    return f"{name:12}{found.column_shapes:>15.3f}{trends:>13}{found.c2st_auc:>11.3f}{copied:>15.2%}"
+
+
+def _giveaways(found: Likeness) -> str:
+    named = [
+        f"{one.column} ({one.auc_drop:+.3f})" for one in found.giveaways[:REASONS] if one.auc_drop > 0.002
+    ]
+    return ", ".join(named) + " of AUC" if named else "no single column"
+
+
+def anomalies_text(root: Path) -> str:
+    """The flagged flights, the most anomalous first, with the columns that made them so."""
+    manifest_path = root / "out" / "scores" / "_anomalies.parquet"
+    found = pq.read_table(manifest_path).slice(0, TOP).to_pylist()
+    return "\n".join(line for number, row in enumerate(found, 1) for line in _anomaly(number, row))
+
+
+def _anomaly(number: int, row: dict[str, Any]) -> list[str]:
+    reasons = sorted(row["why"] or [], key=lambda reason: -reason["nats"])[:REASONS]
+    because = "; ".join(f"{one['column']} = {one['value']} ({one['nats']:.1f} nats)" for one in reasons)
+    score = f"{row['negative_log_likelihood']:7.1f} nats"
+    return [f"{number:>3}  {_flight(row)}  {score}  p = {row['p_value']:.1e}", f"     {because}"]
+
+
+def _flight(row: dict[str, Any]) -> str:
+    when = row["time_hour"]
+    day = when.astimezone(dt.UTC).strftime("%Y-%m-%d %Hh") if isinstance(when, dt.datetime) else str(when)
+    return f"{day}  {row['carrier']} {row['flight']:<5} {row['origin']} → {row['dest']}"
+
+
+def lineage_text(root: Path, genai: Callable[..., Any]) -> str:
+    """`genai lineage` of the first file of synthetic flights."""
+    first = sorted((root / "out" / "synthetic" / "data").glob("*.parquet"))[0].relative_to(root)
+    answer = genai(["lineage", str(first)], capture_output=True).stdout.rstrip()
+    return f"$ genai lineage {first}\n\n{answer}"
+
+
+def places_text(root: Path, results: dict[str, dict[str, Any]]) -> str:
+    """What was made, and what to try next."""
+    made = {
+        "lake": root / "lake" / "flights",
+        "model": results["train"].get("model", ""),
+        "synthetic": root / "out" / "synthetic",
+        "scores": root / "out" / "scores",
+        "anomalies": root / "out" / "scores" / "_anomalies.parquet",
+        "MLflow": root / "mlflow.db",
+    }
+    lines = [f"{name:<12}{place}" for name, place in made.items()]
+    look = "cd demo && ../.venv/bin/mlflow ui --backend-store-uri sqlite:///mlflow.db"
+    return "\n".join([*lines, "", f"look at the runs:  {look}"])

@@ -1,0 +1,200 @@
+"""`genai score --train A --test B --out C`: fit on one table and score another in this process, nothing kept."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+
+from genai_core.catalog import FAMILIES, MODELS
+from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
+from jobs.outcome import Outcome, complain
+from pipelines import storage
+from pipelines.progress import clock
+
+if TYPE_CHECKING:
+    from genai_core.fitted import FittedModel
+
+TRUSTED = 0.6  # share of a contaminated reference that is kept: the strong models learn anomalies by heart otherwise
+INPUTS = {".npz": "npz", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
+OUTPUTS = (".npy", ".parquet")
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for."""
+
+    train: str
+    test: str
+    out: str
+    reference: str = "clean"
+    model: str = "autoregressive"
+    seed: int = 0
+    max_seconds: float | None = None
+    exclude: tuple[str, ...] = ()
+
+
+def fit_and_score(request: Request, quiet: bool) -> Outcome:
+    """Refuse what cannot work, read, fit, score, write."""
+    _refuse(request)
+    train, test = _same_columns(_read(request.train), _read(request.test), request)
+    tell = _silence if quiet else complain
+    fitted = _fit(train, request, tell)
+    scores = _scores(fitted, test)
+    filesystem, path = storage.resolve(request.out)
+    with storage.explained(request.out):
+        storage.put_bytes(filesystem, path, _bytes(scores, request.out))
+    tell(f"{test.num_rows:,} rows scored -> {request.out}")
+    return Outcome(
+        {
+            "output": request.out,
+            "rows": test.num_rows,
+            "train_rows": train.num_rows,
+            "score": scores.column_names[0],
+        }
+    )
+
+
+def _refuse(request: Request) -> None:
+    """What can be known before anything is read."""
+    if request.model not in MODELS:
+        hint = nearest(request.model, MODELS) or ";"
+        raise InvalidInput(
+            f"--model {request.model!r} is no model family{hint} accepted are {', '.join(MODELS)}"
+        )
+    for option, path in (("--train", request.train), ("--test", request.test)):
+        _form(option, path, INPUTS)
+    _form("--out", request.out, OUTPUTS)
+    filesystem, path = storage.resolve(request.out)
+    parent = str(PurePath(path).parent)
+    if filesystem.type_name == "local" and not storage.exists(filesystem, parent):
+        raise InvalidInput(f"--out {request.out!r}: the folder {parent!r} does not exist; make it first")
+
+
+def _form(option: str, path: str, accepted: Sequence[str] | dict[str, str]) -> str:
+    ending = PurePath(path).suffix.lower()
+    if ending not in accepted:
+        raise InvalidInput(
+            f"{option} {path!r} ends in {ending or 'nothing'!r}; accepted are {', '.join(accepted)}"
+        )
+    return ending
+
+
+def _read(path: str) -> pa.Table:
+    kind = INPUTS[_form("", path, INPUTS)]
+    if kind == "npz":
+        return _read_npz(path)
+    from pipelines.sources import CsvSource, ParquetSource, open_source
+
+    tab = {"delimiter": "\t"} if path.lower().endswith(".tsv") else {}
+    source = open_source(
+        CsvSource(kind="csv", path=path, **tab) if kind == "csv" else ParquetSource(kind="parquet", path=path)
+    )
+    return pa.Table.from_batches(source.batches(), source.schema)
+
+
+def _read_npz(path: str) -> pa.Table:
+    """Array X as columns x0, x1, ...; never unpickles."""
+    filesystem, place = storage.resolve(path)
+    with storage.explained(path):
+        data = storage.read_bytes(filesystem, place)
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
+            names = list(arrays)
+            matrix = arrays["X"]
+    except KeyError:
+        raise InvalidData(f"{path}: holds no array X; it has {', '.join(names) or 'nothing'}") from None
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
+        raise InvalidData(f"{path}: not readable as an .npz file of plain numbers: {error}") from None
+    return _as_table(matrix, path)
+
+
+def _as_table(matrix: np.ndarray, path: str) -> pa.Table:
+    if matrix.ndim != 2 or matrix.dtype.kind not in "biuf" or not matrix.shape[1]:
+        found = f"{matrix.dtype} {matrix.shape}"
+        raise InvalidData(f"{path}: array X is {found}; expected numbers in two dimensions (rows, columns)")
+    if not len(matrix):
+        raise InvalidData(f"{path}: array X holds no rows")
+    width = len(str(matrix.shape[1] - 1))
+    columns = matrix.astype(np.float64, copy=False).T
+    return pa.table({f"x{i:0{width}}": np.ascontiguousarray(column) for i, column in enumerate(columns)})
+
+
+def _same_columns(train: pa.Table, test: pa.Table, request: Request) -> tuple[pa.Table, pa.Table]:
+    """Both with the training table's columns, in types that hold both (a CSV's are guessed file by file)."""
+    unknown = [name for name in request.exclude if name not in train.column_names]
+    if unknown:
+        hint = nearest(unknown[0], train.column_names)
+        raise InvalidInput(f"--exclude {unknown[0]!r} is no column of {request.train}{hint}")
+    train = train.drop_columns(list(request.exclude))
+    if not train.num_columns:
+        raise InvalidInput("--exclude leaves no column to learn from")
+    missing = [name for name in train.column_names if name not in test.column_names]
+    if missing:
+        raise SchemaMismatch(
+            f"{request.test} lacks {len(missing)} column(s) of {request.train}: {', '.join(missing[:10])}"
+        )
+    test = test.select(train.column_names)
+    try:
+        both = pa.unify_schemas(
+            [train.schema.remove_metadata(), test.schema.remove_metadata()], promote_options="permissive"
+        )
+        return train.cast(both), test.cast(both)
+    except pa.ArrowException as error:
+        raise SchemaMismatch(
+            f"{request.train} and {request.test} disagree about a column's type: {error}"
+        ) from None
+
+
+def _fit(train: pa.Table, request: Request, tell: Callable[[str], None]) -> FittedModel:
+    """One fit; for a contaminated reference a second one, on the rows that the first finds least surprising."""
+    if request.reference == "clean":
+        return _fit_once(train, request, request.max_seconds, tell)
+    share = None if request.max_seconds is None else request.max_seconds / 2
+    first = _fit_once(train, request, share, tell)
+    surprise = first.score(train).totals[FAMILIES[request.model].scores[0]]
+    core = np.sort(np.argsort(surprise, kind="stable")[: max(round(len(surprise) * TRUSTED), 2)])
+    tell(f"trusted core: {len(core):,} of {len(surprise):,} rows")
+    return _fit_once(train.take(core), request, share, tell)
+
+
+def _fit_once(
+    train: pa.Table, request: Request, seconds: float | None, tell: Callable[[str], None]
+) -> FittedModel:
+    import time
+
+    from genai_core.train import fit
+
+    started = time.monotonic()
+    fitted = fit(train, request.model, seed=request.seed, max_seconds=seconds)
+    tell(f"{request.model} fitted on {train.num_rows:,} rows in {clock(time.monotonic() - started)}")
+    return fitted
+
+
+def _scores(fitted: FittedModel, test: pa.Table) -> pa.Table:
+    """The family's first score, its p-value, then its other scores."""
+    totals = fitted.score(test, fitted.score_names).totals
+    first = fitted.score_names[0]
+    columns = {first: totals[first], "p_value": fitted.p_values(first, totals[first])}
+    return pa.table({name: pa.array(values, pa.float64()) for name, values in (columns | totals).items()})
+
+
+def _bytes(scores: pa.Table, out: str) -> bytes:
+    buffer = io.BytesIO()
+    if _form("--out", out, OUTPUTS) == ".npy":
+        np.save(buffer, scores.column(0).to_numpy(), allow_pickle=False)
+    else:
+        import pyarrow.parquet as pq
+
+        pq.write_table(scores, buffer)
+    return buffer.getvalue()
+
+
+def _silence(text: str) -> None:
+    """For `tell` when nothing shall be said."""

@@ -1,0 +1,80 @@
+"""What a worker does with a shard, in whatever process it runs: compute, write, commit; try again, or quarantine."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genai_core.errors import InvalidInput, Unavailable
+from pipelines.plan import Shard
+from pipelines.sink import Sink
+from pipelines.sources import Reader
+
+RETRY_SECONDS = 0.5  # doubled each time: what fails by chance (a busy store) needs a moment
+Produce = Callable[[Shard], tuple[pa.Table, Mapping[str, Any]]]
+
+
+@dataclass(frozen=True)
+class ShardWork:
+    """All that a worker needs, small enough to be sent to it. `verb` names the module with `producer(work, model)`."""
+
+    verb: str
+    model: str  # directory of the artifact
+    digest: str
+    sink: str
+    footer: Mapping[str, Any]
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reader: Reader | None = None
+    retries: int = 3
+
+
+class ShardWorker:
+    """Loads the model once, then does shard after shard."""
+
+    def __init__(self, work: ShardWork) -> None:
+        from genai_core import artifact
+
+        self.work = work
+        self.sink = Sink(work.sink)
+        model = artifact.load(Path(work.model))
+        self.produce: Produce = import_module(f"pipelines.{work.verb}").producer(work, model)
+
+    def __call__(self, shard: Shard) -> dict[str, Any]:
+        """The shard's record: {"id", "rows", ...} when it is committed, {"id", "error", ...} when quarantined."""
+        for attempt in range(self.work.retries + 1):
+            try:
+                return self._commit(shard)
+            except Exception as error:
+                if attempt == self.work.retries or not _may_pass(error):
+                    return self.sink.quarantine(shard, error, attempt + 1)
+            time.sleep(RETRY_SECONDS * 2**attempt)
+        raise AssertionError("unreachable")
+
+    def _commit(self, shard: Shard) -> dict[str, Any]:
+        table, extra = self.produce(shard)
+        return self.sink.write_shard(shard, table, self.work.footer, extra)
+
+
+def _may_pass(error: Exception) -> bool:
+    """Whether another attempt may succeed: bad input stays bad, an unreachable store may come back."""
+    return isinstance(error, Unavailable) or not isinstance(error, InvalidInput)
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """One torch thread: sums in another order would be other bytes, and workers would fight for cores."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

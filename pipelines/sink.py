@@ -1,0 +1,247 @@
+"""Exactly-once output: every shard's rows stand in the finished output once, whatever was interrupted when.
+
+    data/part-00000-<hash12>.parquet   a shard's rows, named by the hash of the file's bytes
+    _shards/00000.json                 the shard's record: writing it is the commit
+    _quarantine/00000.json             a shard that failed for good, with its error
+    _JOB.json                          whose output this is; written first
+    _MANIFEST.json                     what the output consists of; written once, last
+
+A data file without a record is as if it had not been written: the shard is done again, and what the manifest
+does not list is removed. Nothing here holds a time or a host name, so that equal jobs leave equal bytes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import traceback
+from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pyarrow as pa
+
+from genai_core.errors import JobFailed, OutputExists
+from pipelines import footer as footers
+from pipelines import storage
+from pipelines.plan import Plan, Shard, canonical
+
+FORMAT = 1
+JOB, MANIFEST = "_JOB.json", "_MANIFEST.json"
+DATA, RECORDS, QUARANTINE = "data", "_shards", "_quarantine"
+PART = re.compile(r"part-\d+-[0-9a-f]{12}\.parquet")
+RECORDS_AT_ONCE = 16  # a store answers each in milliseconds, and there may be thousands
+LISTED = ("id", "file", "rows", "bytes", "sha256")  # of a record, in the manifest
+
+
+class Sink:
+    """One job's output directory, local or on a store."""
+
+    def __init__(self, uri: str) -> None:
+        self.uri = uri
+        self.filesystem, self.root = storage.resolve(uri)
+
+    def path(self, *parts: str) -> str:
+        return storage.join(self.root, *parts)
+
+    def prepare(self, job: Mapping[str, Any]) -> set[int]:
+        """Take the directory for a job, or resume it: the ids of the shards that are done.
+
+        `job` is {"job_id", "verb", "parts"}. OutputExists when the directory is another job's, or not empty.
+        """
+        with storage.explained(self.uri):
+            if self.job() is None:
+                self._refuse_strangers()
+                self._put_json(JOB, {"format": FORMAT, **job})
+            self._refuse_other(job)
+            return {int(record["id"]) for record in self.records()}
+
+    def check(self, job: Mapping[str, Any]) -> None:
+        """What `prepare` would refuse, without writing anything."""
+        with storage.explained(self.uri):
+            if self.job() is None:
+                self._refuse_strangers()
+            else:
+                self._refuse_other(job)
+
+    def job(self) -> dict[str, Any] | None:
+        """What _JOB.json says; None when there is none."""
+        return self._read_json(JOB)
+
+    def manifest(self) -> dict[str, Any] | None:
+        """The manifest of a finished job; None before."""
+        return self._read_json(MANIFEST)
+
+    def write_shard(
+        self,
+        shard: Shard,
+        table: pa.Table,
+        footer: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
+    ) -> dict[str, Any]:
+        """Write the data file, then the record that commits it. `extra` goes into the record."""
+        data = footers.encode(table, {**footer, "shard": shard.id, "seed": shard.seed})
+        digest = hashlib.sha256(data).hexdigest()
+        file = f"{DATA}/part-{shard.name}-{digest[:12]}.parquet"
+        record = {
+            "id": shard.id,
+            "file": file,
+            "rows": table.num_rows,
+            "bytes": len(data),
+            "sha256": digest,
+            **(extra or {}),
+        }
+        with storage.explained(self.uri):
+            storage.put_bytes(self.filesystem, self.path(file), data)
+            storage.put_bytes(self.filesystem, self.path(RECORDS, f"{shard.name}.json"), canonical(record))
+        return record
+
+    def quarantine(self, shard: Shard, error: BaseException, attempts: int) -> dict[str, Any]:
+        """Keep why a shard failed for good."""
+        record = {
+            "id": shard.id,
+            "error": f"{type(error).__name__}: {error}",
+            "attempts": attempts,
+            "shard": shard.to_json(),
+            "traceback": "".join(traceback.format_exception(error)),
+        }
+        with storage.explained(self.uri):
+            self._put_json(f"{QUARANTINE}/{shard.name}.json", record)
+        return record
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """The records whose data file is there with the size that they say, by shard id; a few at a time."""
+        sizes = {info.path: info.size for info in storage.list_files(self.filesystem, self.path(DATA))}
+        for record in self._stored(RECORDS):
+            if sizes.get(self.path(record["file"])) == record["bytes"]:
+                yield record
+
+    def finish(
+        self, plan: Plan, provenance: Mapping[str, Any], summary: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
+        """Write the manifest, once, and remove what it does not list. JobFailed when shards are missing."""
+        done = self.manifest()
+        if done is not None:
+            return done
+        with storage.explained(self.uri):
+            shards = [{key: record[key] for key in LISTED} for record in self.records()]
+            failed = self._failed({shard["id"] for shard in shards})
+            self._refuse_gaps(plan, shards, failed)
+            self._remove_unlisted(shards)
+            manifest = _manifest(plan, provenance, shards, failed, dict(summary or {}))
+            self._put_json(MANIFEST, manifest)
+        return manifest
+
+    def _refuse_strangers(self) -> None:
+        found = [i.path[len(self.root) + 1 :] for i in storage.list_files(self.filesystem, self.root)]
+        found = [name for name in found if not storage.is_temporary(name.rpartition("/")[2])]
+        if found:
+            raise OutputExists(
+                f"{storage.mask(self.uri)} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}) and is "
+                "no output of a job; choose another sink.path, or empty it"
+            )
+
+    def _refuse_other(self, job: Mapping[str, Any]) -> None:
+        known = self.job() or {}
+        if known.get("job_id") == job["job_id"]:
+            return
+        state = "finished" if self.manifest() else "unfinished"
+        raise OutputExists(
+            f"{storage.mask(self.uri)} holds the {state} output of another job ({known.get('job_id')}); "
+            f"different are: {_differences(known.get('parts', {}), job['parts'])}. "
+            "Choose another sink.path, or remove that directory"
+        )
+
+    def _refuse_gaps(self, plan: Plan, shards: list[dict[str, Any]], failed: list[dict[str, Any]]) -> None:
+        there = {shard["id"] for shard in shards} | {record["id"] for record in failed}
+        missing = [shard.id for shard in plan.shards if shard.id not in there]
+        if missing:
+            raise JobFailed(
+                f"{len(missing)} of {len(plan.shards)} shards are not in {storage.mask(self.uri)} (the first is "
+                f"{missing[0]}). Is the path shared by all machines of the cluster? Run the job again to make them"
+            )
+
+    def _failed(self, done: set[int]) -> list[dict[str, Any]]:
+        """What is quarantined still; the notes about shards that succeeded later are removed."""
+        failed = []
+        for record in self._stored(QUARANTINE):
+            if record["id"] in done:
+                storage.delete(self.filesystem, self.path(QUARANTINE, f"{record['id']:05d}.json"))
+            else:
+                failed.append({"id": record["id"], "error": record["error"], "rows": record["shard"]["rows"]})
+        return failed
+
+    def _remove_unlisted(self, shards: Iterable[Mapping[str, Any]]) -> None:
+        listed = {self.path(shard["file"]) for shard in shards}
+        for info in storage.list_files(self.filesystem, self.root):
+            name = info.path.rpartition("/")[2]
+            orphan = bool(PART.fullmatch(name)) and info.path not in listed
+            if orphan or storage.is_temporary(name):
+                storage.delete(self.filesystem, info.path)
+
+    def _stored(self, folder: str) -> Iterator[dict[str, Any]]:
+        """The JSON files of a folder in order; torn ones (an interrupted PUT) count as absent."""
+        paths = [
+            i.path for i in storage.list_files(self.filesystem, self.path(folder)) if i.path.endswith(".json")
+        ]
+        paths.sort(key=lambda path: (len(path), path))  # 100000.json after 99999.json
+        with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
+            for start in range(0, len(paths), 4 * RECORDS_AT_ONCE):
+                found = pool.map(self._read_path, paths[start : start + 4 * RECORDS_AT_ONCE])
+                yield from (record for record in found if record is not None)
+
+    def _read_json(self, name: str) -> dict[str, Any] | None:
+        return self._read_path(self.path(name))
+
+    def _read_path(self, path: str) -> dict[str, Any] | None:
+        try:
+            return dict(json.loads(storage.read_bytes(self.filesystem, path)))
+        except (FileNotFoundError, ValueError):
+            return None
+
+    def _put_json(self, name: str, content: Mapping[str, Any]) -> None:
+        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
+        storage.put_bytes(self.filesystem, self.path(name), text.encode() + b"\n")
+
+
+def _manifest(
+    plan: Plan,
+    provenance: Mapping[str, Any],
+    shards: list[dict[str, Any]],
+    failed: list[dict[str, Any]],
+    summary: dict[str, Any],
+) -> dict[str, Any]:
+    manifest = {
+        "format": FORMAT,
+        "status": "partial" if failed else "complete",
+        "plan": plan.hash,
+        "provenance": dict(provenance),
+        "rows": sum(shard["rows"] for shard in shards),
+        "bytes": sum(shard["bytes"] for shard in shards),
+        "shards": shards,
+        "quarantined": failed,
+        "summary": summary,
+    }
+    return {**manifest, "hash": "sha256:" + hashlib.sha256(canonical(manifest)).hexdigest()}
+
+
+def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:
+    """`seed (7 there, 8 asked)`, for the innermost parts that differ."""
+    found = list(_unequal(known, asked, ""))
+    return ", ".join(found[:6]) + (", ..." if len(found) > 6 else "") or "its format"
+
+
+def _unequal(known: Any, asked: Any, name: str) -> Iterator[str]:
+    if known == asked:
+        return
+    if isinstance(known, Mapping) and isinstance(asked, Mapping):
+        for key in sorted({*known, *asked}):
+            yield from _unequal(known.get(key), asked.get(key), f"{name}.{key}" if name else key)
+    else:
+        yield f"{name} ({_short(known)} there, {_short(asked)} asked)"
+
+
+def _short(value: Any) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 40 else text[:37] + "..."

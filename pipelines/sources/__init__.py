@@ -1,0 +1,35 @@
+"""Where rows come from. A new kind is one file here and one word in SOURCES. Free of torch, Ray and pandas."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Annotated
+
+from pydantic import Field
+
+from pipelines.sources.csv import CsvSource
+from pipelines.sources.files import Fragment, Piece
+from pipelines.sources.parquet import ParquetSource
+from pipelines.sources.reader import Reader
+from pipelines.sources.source import Source
+
+SOURCES = ("csv", "parquet")
+SourceSettings = Annotated[CsvSource | ParquetSource, Field(discriminator="kind")]
+
+__all__ = [
+    "SOURCES",
+    "CsvSource",
+    "Fragment",
+    "ParquetSource",
+    "Piece",
+    "Reader",
+    "Source",
+    "SourceSettings",
+    "open_source",
+]
+
+
+def open_source(settings: CsvSource | ParquetSource) -> Source:
+    """List the files, read their heads, agree on one schema; InvalidData or InvalidInput says what is wrong."""
+    module = import_module(f"pipelines.sources.{settings.kind}")
+    return Source(settings, module.READER)

@@ -1,0 +1,358 @@
+"""The one file that imports mlflow: runs, logged models, the registry, serving.
+
+Before work starts a tracking store that cannot be used is an error (Unavailable). Afterwards it never is one:
+records go through a `Spool`, a model that cannot be logged stays where the job wrote it, and the log says so once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import logging
+import os
+import tempfile
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+from urllib.parse import urlsplit
+
+import pyarrow as pa
+
+from genai_core.errors import GenAIError, Unavailable
+from pipelines import records
+from pipelines.context import say
+from pipelines.delivery import first_line, sender
+from pipelines.environment import environment
+from pipelines.experiments import experiment, new_run, open_run
+from pipelines.logged_model import ModelVersion, log_model, register, served_model
+from pipelines.masking import mask_text
+from pipelines.model_uri import Located, cached, locate, peek_model
+from pipelines.registry import Unknown, is_server, tracking_uri
+from pipelines.registry.client import ThroughClient
+from pipelines.registry.sqlite import database_path
+from pipelines.settings import TrackSettings
+from pipelines.spool import Operation, Send, Spool, send_kept
+
+if TYPE_CHECKING:
+    from genai_core.artifact import Header
+
+__all__ = [
+    "ModelVersion",
+    "ResolvedModel",
+    "Run",
+    "check_reachable",
+    "peek_model",
+    "resolve_model",
+    "run_facts",
+    "serve",
+]
+
+QUIET = {  # settings of mlflow that a user may override
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_DISABLE_AGENT_HINT": "true",
+    "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_UV_AUTO_DETECT": "false",  # else the working directory's lock file is copied into models
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the spool retries
+}
+
+
+@dataclass(frozen=True)
+class ResolvedModel:
+    """A model on this machine; `uri` never moves (models:/flights/3)."""
+
+    directory: Path
+    uri: str
+    location: str | None = None
+    name: str | None = None
+    version: int | None = None
+    model_id: str | None = None
+    run_id: str | None = None
+
+
+class Run:
+    """A run in MLflow, or nothing at all when tracking is switched off. Use it as a context manager."""
+
+    def __init__(
+        self, client: Any, run_id: str | None, track: TrackSettings, log: Callable[[str], None]
+    ) -> None:
+        self.run_id = run_id
+        self._client, self._track, self._log = client, track, log
+        self._spool: Spool | None = None
+        if client is not None and run_id is not None:
+            self._spool = Spool(run_id, tracking_uri(track.uri), _sender(client), log)
+
+    @classmethod
+    def start(
+        cls,
+        track: TrackSettings,
+        *,
+        name: str,
+        kind: str,
+        spec_text: str = "",
+        params: Mapping[str, Any] | None = None,
+        job_id: str | None = None,
+        log: Callable[[str], None] = say,
+    ) -> Run:
+        """Begin a run, or go on with the one that an interrupted job of this id left open. Raises Unavailable."""
+        if not track.enabled:
+            return cls(None, None, track, log)
+        check_reachable(track)
+        server = tracking_uri(track.uri)
+        with _explained(server):
+            client = _client(server)
+            home = experiment(_mlflow(), client, track.experiment or name, server)
+            run_id = open_run(client, home, job_id) or new_run(client, home, name, kind, job_id)
+        with contextlib.suppress(OSError):
+            send_kept(server, _sender(client))
+        run = cls(client, run_id, track, log)
+        run._describe(spec_text, params or {})
+        return run
+
+    def _describe(self, spec_text: str, params: Mapping[str, Any]) -> None:
+        for batch in records.params(params):
+            self._put({"op": "params", "params": batch})
+        facts = environment()
+        self.log_artifact(json.dumps(facts, indent=1), "environment.json")
+        if facts["git_commit"]:
+            self.set_tags({"mlflow.source.git.commit": facts["git_commit"]})
+        if spec_text:
+            self.log_artifact(spec_text, "job.yaml")
+
+    def log_metrics(self, values: Mapping[str, float | None], step: int = 0) -> None:
+        """Buffered; what is not a number is left out. Never raises."""
+        if batch := records.metrics(values, step):
+            self._put({"op": "metrics", "metrics": batch})
+
+    def set_tags(self, tags: Mapping[str, Any]) -> None:
+        """Tags of the run, such as what a job found at its end. Never raises."""
+        self._put({"op": "tags", "tags": records.tags(tags)})
+
+    def log_dataset(
+        self,
+        name: str,
+        uri: str,
+        digest: str,
+        schema: pa.Schema | None = None,
+        rows: int | None = None,
+        context: str = "training",
+        row_filter: str | None = None,
+    ) -> None:
+        """A table that the run read (context "training", "scoring") or wrote ("output"). Never raises."""
+        dataset = records.dataset(name, uri, digest, schema, rows, row_filter)
+        self._put({"op": "dataset", "dataset": dataset, "context": context})
+
+    def log_model_input(self, model: ResolvedModel | str | None) -> None:
+        """The logged model that the run used; one that MLflow does not know is left out. Never raises."""
+        model_id = model.model_id if isinstance(model, ResolvedModel) else model
+        if model_id:
+            self._put({"op": "model", "model_id": model_id.removeprefix("models:/")})
+
+    def log_artifact(self, content: str | Path, name: str) -> None:
+        """A text (secrets masked) or a file, shown in the run as `name`. Never raises."""
+        if isinstance(content, Path):
+            self._put({"op": "file", "path": str(content.absolute()), "name": name})
+        else:
+            self._put({"op": "text", "text": mask_text(content), "name": name})
+
+    def log_model(
+        self,
+        directory: Path,
+        header: Header,
+        input_example: pa.Table | None = None,
+        metrics: Mapping[str, float] | None = None,
+    ) -> ModelVersion | None:
+        """Log an artifact directory as a model, register it, move its aliases. None when that failed; never raises."""
+        if self._client is None or self.run_id is None:
+            return None
+        try:
+            with _quiet():
+                version = log_model(_mlflow(), self._client, self.run_id, directory, header, input_example)
+        except Exception as error:  # the model is trained: tracking must not lose it
+            self._log(
+                f"the model could not be logged in MLflow ({first_line(error)}); it is complete in {directory}"
+            )
+            return None
+        self._put({"op": "metrics", "metrics": records.metrics(metrics or {}, 0, version.model_id)})
+        return self._registered(version)
+
+    def _registered(self, version: ModelVersion) -> ModelVersion:
+        name, alias = self._track.register_as, self._track.alias
+        if name is None:
+            return version
+        try:
+            with _quiet():
+                return register(_mlflow(), self._client, version, str(self.run_id), name, alias)
+        except Exception as error:
+            self._log(
+                f"the model is logged as {version.uri}, but could not be registered ({first_line(error)})"
+            )
+            return version
+
+    def finish(self, status: str = "FINISHED") -> None:
+        """Deliver what waits (at most 10 s) and end the run as FINISHED, FAILED or KILLED. Never raises."""
+        self._put({"op": "end", "status": status, "time": records.now()})
+        if self._spool is not None:
+            self._spool.close()
+            self._spool = None
+
+    def _put(self, operation: Operation) -> None:
+        if self._spool is not None:
+            self._spool.put(operation)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is not None:
+            self.set_tags({"genai.error": f"{type(error).__name__}: {error}"})
+        interrupted = kind is not None and not issubclass(kind, Exception)
+        self.finish("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
+
+
+def check_reachable(track: TrackSettings) -> None:
+    """Raise Unavailable when the tracking store cannot be used; at most 2 s, without importing mlflow."""
+    server = tracking_uri(track.uri)
+    if not track.enabled:
+        return
+    if is_server(server):
+        from pipelines.registry.rest import Rest
+
+        with contextlib.suppress(Unknown):
+            Rest(server).probe()
+    elif urlsplit(server).scheme == "sqlite":
+        _check_database(database_path(server))
+
+
+def _check_database(path: Path) -> None:
+    where = path if path.exists() else path.absolute().parent
+    if where.exists() and not os.access(where, os.W_OK):
+        raise Unavailable(
+            f"the tracking database {path} cannot be written; set MLFLOW_TRACKING_URI, or track: {{enabled: false}}"
+        )
+    if path.is_dir():
+        raise Unavailable(
+            f"{path} is a directory, not a tracking database; name a file, such as sqlite:///mlflow.db"
+        )
+
+
+def resolve_model(uri: str, tracking: str | None = None) -> ResolvedModel:
+    """The artifact behind a model URI, downloaded when it is not on this machine. Raises InvalidInput, Unavailable."""
+    server = tracking_uri(tracking)
+    try:
+        found = locate(uri, tracking)
+    except Unknown:
+        with _explained(server):
+            found = locate(uri, tracking, ThroughClient(_client(server), _mlflow().MlflowException))
+    directory = found.directory or _download(found, server)
+    return ResolvedModel(**asdict(replace(found, directory=directory)))
+
+
+def _download(found: Located, server: str) -> Path:
+    """The files of a model that lies in a store or behind a server; mlflow knows all of these."""
+
+    def fetch(directory: Path) -> None:
+        directory.mkdir(parents=True)
+        with _quiet():
+            _mlflow().artifacts.download_artifacts(
+                artifact_uri=found.location, dst_path=str(directory), tracking_uri=server
+            )
+
+    key = found.model_id or hashlib.sha256(str(found.location).encode()).hexdigest()[:32]
+    with _explained(server):
+        return cached(key, fetch)
+
+
+def run_facts(run_id: str, tracking: str | None = None) -> dict[str, Any] | None:
+    """What MLflow knows of a run, or None when it cannot be asked or does not know it."""
+    try:
+        check_reachable(TrackSettings(uri=tracking))
+        run = _client(tracking_uri(tracking)).get_run(run_id)
+    except Exception:
+        return None
+    return {
+        "status": run.info.status,
+        "name": run.info.run_name,
+        "started": run.info.start_time,
+        "metrics": run.data.metrics,
+    }
+
+
+def serve() -> None:
+    """What a logged model's code calls: hand MLflow a model that answers by `pipelines.serving.predict`."""
+    with _quiet():
+        _mlflow().models.set_model(served_model(_mlflow()))
+
+
+def _sender(client: Any) -> Send:
+    return sender(_mlflow(), client, _quiet)
+
+
+def _mlflow() -> Any:
+    """The module, imported quietly: no telemetry, no notices."""
+    for name, value in QUIET.items():
+        os.environ.setdefault(name, value)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        import mlflow
+    logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
+    return mlflow
+
+
+def _client(server: str) -> Any:
+    """A client whose store is ready: the tables of a new SQLite file are made by one process at a time."""
+    with _one_at_a_time(server), _quiet():
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or server
+        client: Any = _mlflow().MlflowClient(tracking_uri=server, registry_uri=registry)
+        if not is_server(server):
+            client.search_experiments(max_results=1)
+        return client
+
+
+@contextlib.contextmanager
+def _one_at_a_time(server: str) -> Iterator[None]:
+    """mlflow#6490: several processes that start together on a new SQLite file lock each other out."""
+    if urlsplit(server).scheme != "sqlite":
+        yield
+        return
+    import fcntl
+
+    key = hashlib.sha256(str(database_path(server).absolute()).encode()).hexdigest()[:16]
+    with (Path(tempfile.gettempdir()) / f"genai-{os.getuid()}-{key}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """No warnings of mlflow (missing examples, type hints) and no log lines below an error."""
+    loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
+    levels = [logger.level for logger in loggers]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+@contextlib.contextmanager
+def _explained(server: str) -> Iterator[None]:
+    """Errors before work starts, as Unavailable: mlflow raises its own, requests' and SQLAlchemy's."""
+    try:
+        yield
+    except (GenAIError, Unknown):
+        raise
+    except Exception as error:
+        raise Unavailable(
+            f"the tracking store {mask_text(server)} cannot be used: {first_line(error)}"
+        ) from error

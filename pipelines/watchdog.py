@@ -1,0 +1,97 @@
+"""Ends work in which nothing commits: first by interrupting it, and as the last resort by ending the process."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+from genai_core.errors import Stalled
+
+GRACE_SECONDS = 30.0  # between the interruption and the hard end: native code does not see interruptions
+
+
+class _Interruption(BaseException):
+    """Reaches the work through `except Exception`."""
+
+
+class Watchdog:
+    """Counts the seconds since the last `fed`."""
+
+    def __init__(self, stall_seconds: float) -> None:
+        self.stall_seconds = stall_seconds
+        self._fed = time.monotonic()
+
+    def fed(self) -> None:
+        """Something was committed."""
+        self._fed = time.monotonic()
+
+    @property
+    def left(self) -> float:
+        """Seconds until this is a stall; negative afterwards."""
+        return self._fed + self.stall_seconds - time.monotonic()
+
+    def stalled(self) -> Stalled:
+        return Stalled(
+            f"nothing was committed for {self.stall_seconds:g} s, so the job was ended; what was committed stays and "
+            "the same command resumes. If a shard simply takes longer, raise compute.stall_seconds"
+        )
+
+    @contextmanager
+    def guarding(self) -> Iterator[None]:
+        """Interrupt the work inside, in this thread, when nothing was fed for too long; raises Stalled then."""
+        over = threading.Event()
+        target = threading.get_ident()
+        with _interruptible() as signalled:
+            watcher = threading.Thread(target=self._watch, args=(over, target, signalled), daemon=True)
+            watcher.start()
+            try:
+                yield
+            except _Interruption:
+                raise self.stalled() from None
+            finally:
+                over.set()
+                watcher.join()
+
+    def _watch(self, over: threading.Event, target: int, signalled: bool) -> None:
+        while not over.wait(max(min(self.left, 1.0), 0.01)):
+            if self.left <= 0:
+                _interrupt(target, signalled)
+                if not over.wait(GRACE_SECONDS):
+                    self._end_process()
+                return
+
+    def _end_process(self) -> None:
+        """The thread is stuck where Python cannot reach it."""
+        print(f"error: {self.stalled()} (it did not react, so the process ends here)", file=sys.stderr, flush=True)
+        os._exit(Stalled.exit_code)
+
+
+@contextmanager
+def _interruptible() -> Iterator[bool]:
+    """In the main thread a signal ends even a blocking system call; elsewhere Python offers only an exception."""
+    if threading.current_thread() is not threading.main_thread():
+        yield False
+        return
+    before = signal.signal(signal.SIGUSR2, _raise)
+    try:
+        yield True
+    finally:
+        signal.signal(signal.SIGUSR2, before)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise _Interruption
+
+
+def _interrupt(thread: int, signalled: bool) -> None:
+    if signalled:
+        signal.pthread_kill(thread, signal.SIGUSR2)
+    else:
+        ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread), ctypes.py_object(_Interruption))
