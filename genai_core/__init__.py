@@ -1,11 +1,11 @@
 """Generative models of tables: write more of the data, and tell what does not belong.
 
-    import genai_core as genai
+import genai_core as genai
 
-    model = genai.fit(table, max_seconds=60)        # pyarrow, pandas or numpy
-    more = model.sample(1000, where={"origin": "JFK"})
-    nats = model.log_prob(table)
-    model.save("model"); model = genai.load("model")
+model = genai.fit(table, max_seconds=60)        # pyarrow, pandas or numpy
+more = model.sample(1000, where={"origin": "JFK"})
+nats = model.log_prob(table)
+model.save("model"); model = genai.load("model")
 """
 
 from __future__ import annotations

@@ -93,20 +93,28 @@ def read_header(directory: str | os.PathLike[str]) -> Header:
     """The header, its digest checked; quick and without torch. Raises InvalidArtifact."""
     path = Path(directory) / HEADER
     if not path.is_file():
-        raise InvalidArtifact(f"no model at {str(directory)!r}: {HEADER} is missing. Give a directory written by a train job")
+        raise InvalidArtifact(
+            f"no model at {str(directory)!r}: {HEADER} is missing. Give a directory written by a train job"
+        )
     if path.stat().st_size > MAX_HEADER:
-        raise InvalidArtifact(f"{str(path)!r} is larger than {MAX_HEADER >> 20} MiB; it is not a model's header")
+        raise InvalidArtifact(
+            f"{str(path)!r} is larger than {MAX_HEADER >> 20} MiB; it is not a model's header"
+        )
     try:
         found = json.loads(path.read_bytes())
         number = found["format"]
     except (ValueError, KeyError, TypeError, RecursionError):
-        raise InvalidArtifact(f"{str(path)!r} is not a model's header: it is damaged or something else") from None
+        raise InvalidArtifact(
+            f"{str(path)!r} is not a model's header: it is damaged or something else"
+        ) from None
     if not isinstance(number, int) or number > FORMAT:
         raise InvalidArtifact(
             f"the model at {str(directory)!r} has format {number!r}; this version reads up to {FORMAT}. Upgrade genai-core"
         )
     if found.get("digest") != _digest(found):
-        raise InvalidArtifact(f"{str(path)!r} was changed after it was written: its digest does not fit. Restore it or train again")
+        raise InvalidArtifact(
+            f"{str(path)!r} was changed after it was written: its digest does not fit. Restore it or train again"
+        )
     return _header(found, path)
 
 
@@ -169,7 +177,9 @@ def _checked(directory: Path, name: str, digest: str) -> bytes:
         raise InvalidArtifact(f"the model at {str(directory)!r} is incomplete: {name} is missing")
     data = path.read_bytes()
     if _sha256(data) != digest:
-        raise InvalidArtifact(f"{str(path)!r} was changed after it was written: its sha256 does not fit. Restore it or train again")
+        raise InvalidArtifact(
+            f"{str(path)!r} was changed after it was written: its sha256 does not fit. Restore it or train again"
+        )
     return data
 
 
@@ -178,7 +188,9 @@ def _canonical(value: Any) -> bytes:
 
 
 def _digest(header: dict[str, Any]) -> str:
-    return "sha256:" + _sha256(_canonical({name: value for name, value in header.items() if name != "digest"}))
+    return "sha256:" + _sha256(
+        _canonical({name: value for name, value in header.items() if name != "digest"})
+    )
 
 
 def _sha256(data: bytes) -> str:

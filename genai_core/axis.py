@@ -89,14 +89,22 @@ class NumericAxis:
         """Standardised values of first tokens (vocabulary,) and of pairs (vocabulary, ranks); NaN off the axis."""
         pairs = np.full((self.vocabulary, self.ranks), np.nan)
         if len(self.atoms):
-            pairs[self.atom_token, 0] = (self.atoms - self.location) / self.spread
+            pairs[self.atom_token, 0] = self._standard(self.atoms)
         if len(self.cell_bin):
-            middle = (self.edges[:-1].astype(float) + self.edges[1:]) / 2
+            middle = self.edges[:-1] / 2 + self.edges[1:] / 2
             value = self._from_rank(middle.astype(self.edges.dtype)) if self.gridded else middle
-            pairs[self.cell_bin, self.cell_rank] = (value - self.location) / self.spread
+            pairs[self.cell_bin, self.cell_rank] = self._standard(value)
         counts = np.maximum((~np.isnan(pairs)).sum(1), 1)
         first = np.where(np.isnan(pairs).all(1), np.nan, np.nansum(pairs, 1) / counts)
         return first, pairs
+
+    def _standard(self, values: np.ndarray) -> np.ndarray:
+        with np.errstate(over="ignore"):
+            return np.clip((values.astype(float) - self.location) / self.spread, -1e6, 1e6)
+
+    def _log_widths(self) -> np.ndarray:
+        """(cells,) log of the cells' measures; halved first, so that the full range of floats does not overflow."""
+        return np.log(self.edges[1:] / 2 - self.edges[:-1] / 2) + np.log(2)
 
     # -- encode ----------------------------------------------------------------------------------------------
     def encode(self, values: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -130,8 +138,12 @@ class NumericAxis:
     ) -> None:
         below, above = x < self.minimum, x > self.maximum
         first[below], first[above] = self.special("below"), self.special("above")
-        distance = np.where(below, self.minimum - x.astype(float), x.astype(float) - self.maximum)[below | above]
-        measure[below | above] = np.log(self.unit / self.scale) - 2 * np.log1p(distance / self.scale)
+        with np.errstate(over="ignore"):
+            distance = np.where(below, self.minimum - x.astype(float), x.astype(float) - self.maximum)[
+                below | above
+            ]
+            distance = np.minimum(distance / self.scale, 1e300)
+        measure[below | above] = np.log(self.unit / self.scale) - 2 * np.log1p(distance)
         index = np.searchsorted(self.atoms, x)
         is_atom = np.zeros(len(x), bool)
         if len(self.atoms):
@@ -143,7 +155,7 @@ class NumericAxis:
         rank = x[rest] - index[rest] if self.gridded else x[rest]
         cell = np.clip(np.searchsorted(self.edges, rank, "right") - 1, 0, len(self.cell_bin) - 1)
         first[rest], second[rest] = self.cell_bin[cell], self.cell_rank[cell]
-        measure[rest] = -np.log(np.diff(self.edges.astype(float))[cell] / self.unit)
+        measure[rest] = np.log(self.unit) - self._log_widths()[cell]
 
     def _to_grid(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self.gridded:
@@ -184,11 +196,11 @@ class NumericAxis:
         return self._from_grid(out)
 
     def _draw(self, cell: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-        low = self.edges[cell]
-        width = np.diff(self.edges.astype(np.float64))[cell]
+        low, high = self.edges[cell], self.edges[cell + 1]
         if self.gridded:
+            width = high.astype(np.float64) - low
             return self._from_rank(low + (uniform * width).astype(np.int64))
-        return low + uniform * width
+        return low * (1 - uniform) + high * uniform
 
     def _from_grid(self, out: np.ndarray) -> np.ndarray:
         if not self.gridded:
@@ -231,8 +243,7 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
     limits = to_grid(np.array([summary.minimum, summary.maximum], kind))
     points = np.clip(to_grid(summary.quantiles(QUANTILE_POINTS)), limits[0], limits[1])
     atoms, atom_rows = _atoms(summary, to_grid)
-    robust = float(np.subtract(*np.quantile(points.astype(float), [0.99, 0.01])))
-    robust = robust or float(limits[1] - limits[0]) or 1.0
+    robust = _central_range(points, limits)
     edges, cell_bin, cell_rank = _cells(points, atoms, summary.counted - atom_rows, gridded, limits)
     axis = NumericAxis(
         gridded=gridded,
@@ -249,11 +260,19 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
         cell_rank=cell_rank,
         atom_token=np.arange(len(atoms), dtype=np.int64),
         seen=marks,
-        location=float(points.astype(float).mean()),
-        spread=float(points.astype(float).std()) or 1.0,
+        location=float(np.median(points)),
+        spread=robust / 4.65,  # the 1 %-99 % range of a normal distribution in standard deviations
     )
     _order_by_value(axis)
     return axis
+
+
+def _central_range(points: np.ndarray, limits: np.ndarray) -> float:
+    """The 1 %-99 % range, or the whole one where that is nothing; finite and positive."""
+    halves = points.astype(float) / 2
+    central = float(np.subtract(*np.quantile(halves, [0.99, 0.01])))
+    whole = float(limits[1] / 2 - limits[0] / 2)
+    return min(2 * (central or whole or 0.5), 1e308)
 
 
 def _empty_axis(integral: bool, seen: np.ndarray) -> NumericAxis:

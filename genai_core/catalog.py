@@ -26,7 +26,9 @@ class Family:
 FAMILIES = {
     "autoregressive": Family(("log_prob", "samples"), "exact", ("negative_log_likelihood",)),
     "gan": Family(("discriminates", "samples"), None, ("discriminator",)),
-    "vae": Family(("log_prob", "reconstructs", "samples"), "lower", ("negative_log_likelihood", "reconstruction")),
+    "vae": Family(
+        ("log_prob", "reconstructs", "samples"), "lower", ("negative_log_likelihood", "reconstruction")
+    ),
 }
 
 

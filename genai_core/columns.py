@@ -93,7 +93,9 @@ def _decimal_integers(array: pa.Array) -> np.ndarray:
     try:
         wide = array.cast(pa.decimal128(38, array.type.scale)).fill_null(0)
     except pa.ArrowInvalid:
-        raise InvalidData(f"a value of type {array.type} has more than 38 digits; exclude the column or cast it") from None
+        raise InvalidData(
+            f"a value of type {array.type} has more than 38 digits; exclude the column or cast it"
+        ) from None
     words = np.frombuffer(wide.buffers()[1], np.int64)[2 * wide.offset : 2 * (wide.offset + len(wide))]
     low, high = words[::2], words[1::2]
     if not np.array_equal(high, low >> 63):
@@ -127,7 +129,9 @@ def join_axes(axes: list[np.ndarray], missing: np.ndarray, type_: pa.DataType) -
 def _decimals(values: np.ndarray, missing: np.ndarray, type_: pa.DataType) -> pa.Array:
     words = np.stack([values, values >> 63], 1)
     valid = pa.array(~missing).buffers()[1]
-    wide = pa.Array.from_buffers(pa.decimal128(38, type_.scale), len(values), [valid, pa.py_buffer(words.tobytes())])
+    wide = pa.Array.from_buffers(
+        pa.decimal128(38, type_.scale), len(values), [valid, pa.py_buffer(words.tobytes())]
+    )
     return wide.cast(type_)
 
 
@@ -177,7 +181,9 @@ class NumericColumn:
             )
             if axis.ranks > 1:
                 everything = np.ones(axis.ranks, bool)
-                found.append(Position(axis.ranks, field, everything, pairs, parent=at, allowed=axis.allowed()))
+                found.append(
+                    Position(axis.ranks, field, everything, pairs, parent=at, allowed=axis.allowed())
+                )
         return found
 
     def _with_day(self) -> np.ndarray:
@@ -218,7 +224,9 @@ class NumericColumn:
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """JSON-able settings and arrays."""
         states = [axis.state() for axis in self.axes]
-        arrays = {f"{i}.{name}": value for i, (_, found) in enumerate(states) for name, value in found.items()}
+        arrays = {
+            f"{i}.{name}": value for i, (_, found) in enumerate(states) for name, value in found.items()
+        }
         return {"kind": "numeric", "axes": [settings for settings, _ in states]}, arrays
 
     @classmethod
@@ -258,7 +266,9 @@ class CategoricalColumn:
             table = np.zeros((size, self.group), bool)
             table[:, 0] = True
             table[: self.groups].reshape(-1)[: len(self.values)] = True
-            found.append(Position(self.group, field, np.ones(self.group, bool), parent=first_index, allowed=table))
+            found.append(
+                Position(self.group, field, np.ones(self.group, bool), parent=first_index, allowed=table)
+            )
         return found
 
     def encode(self, array: pa.Array) -> tuple[list[np.ndarray], np.ndarray]:
@@ -282,7 +292,9 @@ class CategoricalColumn:
         index = np.where(missing, 0, index)
         if pt.is_dictionary(self.type):
             codes = pa.array(index, pa.int64(), mask=missing).cast(self.type.index_type)
-            return pa.DictionaryArray.from_arrays(codes, values_of(self.values, self.type), ordered=self.type.ordered)
+            return pa.DictionaryArray.from_arrays(
+                codes, values_of(self.values, self.type), ordered=self.type.ordered
+            )
         if _is_view(self.type):  # Arrow cannot take from views
             plain = pa.string() if pt.is_string_view(self.type) else pa.binary()
             return values_of(self.values, plain).take(pa.array(index, mask=missing)).cast(self.type)
@@ -290,7 +302,12 @@ class CategoricalColumn:
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """JSON-able settings and arrays (none)."""
-        settings = {"kind": "categorical", "values": self.values, "group": self.group, "seen": list(self.seen)}
+        settings = {
+            "kind": "categorical",
+            "values": self.values,
+            "group": self.group,
+            "seen": list(self.seen),
+        }
         return settings, {}
 
     @classmethod

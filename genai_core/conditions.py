@@ -32,7 +32,13 @@ class Where:
         type_ = self.codec.schema.field(name).type
         try:
             return _as_type(values, type_)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError, OverflowError, ValueError) as error:
+        except (
+            pa.ArrowInvalid,
+            pa.ArrowTypeError,
+            pa.ArrowNotImplementedError,
+            OverflowError,
+            ValueError,
+        ) as error:
             raise InvalidInput(f"where.{name}: {values!r} cannot be read as {type_} ({error})") from None
 
     def _encoded(self, name: str, array: pa.Array) -> np.ndarray:
@@ -45,7 +51,9 @@ class Where:
         drawable = self.codec.space.positions[positions[0]].drawable[tokens[:, 0]]
         for value, fine in zip(array.to_pylist(), drawable.tolist(), strict=True):
             if not fine:
-                raise InvalidInput(f"where.{name}: the training data holds no {value!r}, so no row with it can be drawn")
+                raise InvalidInput(
+                    f"where.{name}: the training data holds no {value!r}, so no row with it can be drawn"
+                )
         return tokens
 
     @property
@@ -64,7 +72,9 @@ class Where:
                 table[tokens[:, k]] = True
             else:
                 parent = positions.index(position.parent)
-                table = np.zeros((self.codec.space.positions[position.parent].vocabulary, position.vocabulary), bool)
+                table = np.zeros(
+                    (self.codec.space.positions[position.parent].vocabulary, position.vocabulary), bool
+                )
                 table[tokens[:, parent], tokens[:, k]] = True
             tables.append(torch.from_numpy(table))
         return Condition(field, tables)
@@ -80,7 +90,9 @@ class Where:
             fits[~fits.any(1)] = True
             choice = np.where(fits, random.random(fits.shape), -1).argmax(1)
             column = array.take(pa.array(choice))
-            table = table.set_column(field, table.schema.field(field), column.cast(table.schema.field(field).type))
+            table = table.set_column(
+                field, table.schema.field(field), column.cast(table.schema.field(field).type)
+            )
         return table
 
 

@@ -20,7 +20,9 @@ from genai_core.model import Model, capabilities
 from genai_core.spaces import Records
 
 SAMPLE_BATCH = 2048  # rows drawn together: fixed, so that the same seed gives the same bytes everywhere
-SCORE_BATCH = 512  # rows scored together, the last batch padded: a row's score never depends on its neighbours
+SCORE_BATCH = (
+    512  # rows scored together, the last batch padded: a row's score never depends on its neighbours
+)
 
 
 @dataclass
@@ -142,7 +144,10 @@ class FittedModel:
     def _score_batch(self, name: str, x: torch.Tensor, measure: torch.Tensor) -> torch.Tensor:
         short = SCORE_BATCH - len(x)
         if short:
-            x, measure = torch.cat([x, x[:1].expand(short, -1)]), torch.cat([measure, measure[:1].expand(short, -1)])
+            x, measure = (
+                torch.cat([x, x[:1].expand(short, -1)]),
+                torch.cat([measure, measure[:1].expand(short, -1)]),
+            )
         return catalog.score(name).score(self.model, x, measure)[: SCORE_BATCH - short]
 
     def _collect(self, parts: dict[str, list[torch.Tensor]]) -> Scored:

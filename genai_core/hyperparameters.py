@@ -21,7 +21,9 @@ class Autoregressive(Settings):
     hidden: int = Field(64, ge=8, le=4096, description="width of each position's own layers")
     embedding: int = Field(16, ge=2, le=512, description="width of a token's embedding")
     dropout: float = Field(0.15, ge=0, lt=1)
-    random_orders: float = Field(0.4, ge=0, le=1, description="share of the batches with a random column order")
+    random_orders: float = Field(
+        0.4, ge=0, le=1, description="share of the batches with a random column order"
+    )
 
 
 class Vae(Settings):
@@ -54,15 +56,21 @@ class FitSettings(Settings):
     """The training loop, the same for every family. A limit that is reached first ends the fit."""
 
     seed: int = Field(0, ge=0, lt=2**63)
-    max_seconds: float | None = Field(None, gt=0, description="wall-clock limit; the schedule is fitted into it")
+    max_seconds: float | None = Field(
+        None, gt=0, description="wall-clock limit; the schedule is fitted into it"
+    )
     max_epochs: int = Field(24, ge=1, le=100_000)
     batch_size: int = Field(512, ge=2, le=1_000_000, description="records a step, over all workers")
     learning_rate: float | None = Field(None, gt=0, le=10, description="peak; None: the family's default")
     weight_decay: float | None = Field(None, ge=0, le=10, description="None: the family's default")
-    validation_fraction: float = Field(0.1, gt=0, lt=0.9, description="rows held out for early stopping and p-values")
+    validation_fraction: float = Field(
+        0.1, gt=0, lt=0.9, description="rows held out for early stopping and p-values"
+    )
     evaluations: int = Field(24, ge=1, le=100_000, description="validations spread over the fit")
     patience: int = Field(6, ge=1, le=100_000, description="validations without improvement before stopping")
-    ema: float = Field(0.995, ge=0, lt=1, description="decay of the exponential moving average of the weights")
+    ema: float = Field(
+        0.995, ge=0, lt=1, description="decay of the exponential moving average of the weights"
+    )
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
 
 
@@ -71,7 +79,9 @@ class TabularSettings(Settings):
 
     kind: Literal["tabular"] = "tabular"
     exclude: list[str] = Field(default_factory=list, description="columns that are not learnt")
-    max_categories: int = Field(50_000, ge=2, le=90_000, description="values of a category that are kept by name")
+    max_categories: int = Field(
+        50_000, ge=2, le=90_000, description="values of a category that are kept by name"
+    )
 
 
 ModalitySettings = TabularSettings

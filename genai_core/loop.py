@@ -85,11 +85,9 @@ class Fit:
         self.replicas = replicas or Replicas()
         self.on_step = on_step or (lambda step, done: None)
         self.device = next(model.parameters()).device
-        self.validation = self._tensor(validation[:VALIDATION_ROWS])
+        self.validation = self._tensor(validation[spread(len(validation), VALIDATION_ROWS)])
         self.progress = Progress()
-        self.batch = self._batch_size()
-        self.steps_per_epoch = self._agreed_minimum(max(len(train) // self.batch, 1))
-        self.total_steps = self.steps_per_epoch * settings.max_epochs
+        self._plan_steps()
 
     def run(self) -> Progress:
         """Train; the model is left with the best averaged weights. Raises TrainingFailed."""
@@ -110,15 +108,18 @@ class Fit:
     def _tensor(self, tokens: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(tokens, dtype=np.int64)).to(self.device)
 
-    def _batch_size(self) -> int:
-        """Rows of this replica's share of a step; small tables get small batches, so that an epoch has ~20 steps."""
-        rows = len(self.train) * self.replicas.world
-        whole = min(self.settings.batch_size, max(rows // 20, MIN_BATCH))
-        return max(min(whole // self.replicas.world, len(self.train)), 1)
+    def _mean(self, value: float) -> float:
+        """Mean over the replicas."""
+        return float(self.replicas.average(torch.tensor([value], dtype=torch.float64, device=self.device))[0])
 
-    def _agreed_minimum(self, value: int) -> int:
-        """The same number on all replicas: the floor of the mean is safe, since shares differ by one batch at most."""
-        return max(int(self.replicas.average(torch.tensor([float(value)], dtype=torch.float64))[0]), 1)
+    def _plan_steps(self) -> None:
+        """Rows a step and steps an epoch, the same on all replicas; small tables get small batches, ~20 an epoch."""
+        world = self.replicas.world
+        rows = round(self._mean(len(self.train)) * world)
+        whole = min(self.settings.batch_size, max(rows // 20, MIN_BATCH), rows)
+        self.batch = max(whole // world, 1)
+        self.steps_per_epoch = max(rows // (self.batch * world), 1)
+        self.total_steps = self.steps_per_epoch * self.settings.max_epochs
 
     def _prepare(self) -> None:
         s = self.settings
@@ -130,7 +131,11 @@ class Fit:
         self.peak = rate
         self.optimisers = {
             phase: torch.optim.AdamW(
-                self.model.parameters_of(phase), lr=rate, weight_decay=decay, betas=self.model.betas, foreach=True
+                self.model.parameters_of(phase),
+                lr=rate,
+                weight_decay=decay,
+                betas=self.model.betas,
+                foreach=True,
             )
             for phase in self.model.phases
         }
@@ -177,12 +182,18 @@ class Fit:
         if place == 0 or not hasattr(self, "_permutation"):
             random = np.random.default_rng(seed_of(self.settings.seed, "epoch", epoch, self.replicas.rank))
             self._permutation = random.permutation(len(self.train))
-        at = place * self.batch
-        return np.sort(self._permutation[at : at + self.batch])  # sorted: kind to memory-mapped records
+        # a replica with fewer rows than the others goes round again
+        taken = self._permutation.take(np.arange(place * self.batch, (place + 1) * self.batch), mode="wrap")
+        return np.sort(taken)  # kind to memory-mapped records
 
     def _descend(self, phase: str, optimiser: Any, gradients: Any, rate: float, step: int) -> None:
         parameters = self.trained[phase]
-        flat = torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for p, g in zip(parameters, gradients, strict=True)])
+        flat = torch.cat(
+            [
+                (torch.zeros_like(p) if g is None else g).reshape(-1)
+                for p, g in zip(parameters, gradients, strict=True)
+            ]
+        )
         # the clock of replica 0 decides for all: it travels with the gradients
         clock = self._done(step + 1) * self.replicas.world if self.replicas.rank == 0 else 0.0
         flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock])]))
@@ -221,8 +232,7 @@ class Fit:
         self.averaged.train()  # drops what a model derived from earlier weights
         self.averaged.eval()
         torch.manual_seed(seed_of(self.settings.seed, "validation"))
-        mine = torch.tensor([self.averaged.validation_loss(self.validation)], dtype=torch.float64)
-        value = float(self.replicas.average(mine)[0])
+        value = self._mean(self.averaged.validation_loss(self.validation))
         p = self.progress
         p.seconds = time.monotonic() - self.started
         if value < p.best:
@@ -246,7 +256,9 @@ class Fit:
         found |= {f"best/{name}": value for name, value in self.best.items()}
         for phase, optimiser in self.optimisers.items():
             for number, state in optimiser.state_dict()["state"].items():
-                found |= {f"optimiser/{phase}/{number}/{name}": torch.as_tensor(v) for name, v in state.items()}
+                found |= {
+                    f"optimiser/{phase}/{number}/{name}": torch.as_tensor(v) for name, v in state.items()
+                }
         return found
 
     def _resume(self) -> None:
@@ -263,7 +275,9 @@ class Fit:
             for name, value in _below(tensors, f"optimiser/{phase}/").items():
                 number, key = name.split("/")
                 state.setdefault(int(number), {})[key] = value.clone()
-            optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+            optimiser.load_state_dict(
+                {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
+            )
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
@@ -277,11 +291,19 @@ def schedule(done: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-4
 
 
-def held_out(rows: int, fraction: float, seed: int, first: int = 0) -> np.ndarray:
-    """Boolean (rows,): which rows, numbered from `first`, are held out. Depends on nothing but number and seed."""
+def spread(rows: int, at_most: int) -> np.ndarray:
+    """Row numbers, evenly spaced, at most so many."""
+    return np.linspace(0, rows - 1, min(rows, at_most)).astype(np.int64)
+
+
+def held_out(numbers: np.ndarray, fraction: float, seed: int) -> np.ndarray:
+    """Boolean (rows,): which of the numbered rows are held out. Depends on nothing but number and seed."""
     with np.errstate(over="ignore"):
-        z = np.arange(first, first + rows, dtype=np.uint64) + np.uint64(seed_of(seed, "split"))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele et al. 2014)
+        z = numbers.astype(np.uint64) + np.uint64(seed_of(seed, "split"))
+        for shift, factor in (
+            (30, 0xBF58476D1CE4E5B9),
+            (27, 0x94D049BB133111EB),
+        ):  # splitmix64 (Steele et al. 2014)
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         z ^= z >> np.uint64(31)
     return z / 2.0**64 < fraction

@@ -26,7 +26,9 @@ EXACT, LOWER = "exact", "lower"
 class Model(nn.Module, ABC):
     """What the training loop needs."""
 
-    phases: ClassVar[tuple[str, ...]] = ("fit",)  # run in this order at every step, each with its own optimiser
+    phases: ClassVar[tuple[str, ...]] = (
+        "fit",
+    )  # run in this order at every step, each with its own optimiser
     learning_rate: ClassVar[float]
     weight_decay: ClassVar[float] = 0.01
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
@@ -96,7 +98,12 @@ class Condition:
         self.allowed = allowed
 
 
-CAPABILITIES = {"discriminates": Discriminates, "log_prob": LogProb, "reconstructs": Reconstructs, "samples": Samples}
+CAPABILITIES = {
+    "discriminates": Discriminates,
+    "log_prob": LogProb,
+    "reconstructs": Reconstructs,
+    "samples": Samples,
+}
 
 
 def capabilities(model: type | Model) -> tuple[str, ...]:

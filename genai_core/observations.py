@@ -24,7 +24,9 @@ class TokenObservation(nn.Module):
         self.nested_parents = [p.parent for p in space.positions if p.parent is not None]
         starts = torch.tensor([self.offsets[p] for p in self.nested_parents])
         self.register_buffer("parent_starts", starts.long(), persistent=False)
-        self.given = nn.Parameter(torch.randn(sum(space.vocabularies), hidden) * 0.5 if self.nested else torch.zeros(0))
+        self.given = nn.Parameter(
+            torch.randn(sum(space.vocabularies), hidden) * 0.5 if self.nested else torch.zeros(0)
+        )
 
     def log_prob(self, h: Tensor, x: Tensor) -> Tensor:
         """Nats (batch, positions) of tokens x given h (batch, hidden)."""

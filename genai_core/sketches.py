@@ -90,7 +90,9 @@ class NumericSummary:
         for name in ("rows", "missing", "nan", "positive_infinite", "negative_infinite"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.exact = self.exact and other.exact
-        self.decimals = None if None in (self.decimals, other.decimals) else max(self.decimals, other.decimals)
+        self.decimals = (
+            None if None in (self.decimals, other.decimals) else max(self.decimals, other.decimals)
+        )
         if other.anchor is not None:
             gap = 0 if self.anchor is None else other.anchor - self.anchor
             self.divisor = math.gcd(self.divisor, other.divisor, gap)
@@ -160,5 +162,7 @@ class CategoricalSummary:
     def counts(self, limit: int) -> dict[str, int]:
         """At most `limit` of the most frequent values with their counts, most frequent first, ties by value."""
         items = self.frequent.get_frequent_items(_ALL, 0)
-        ranked = sorted(((value, count) for value, count, _, _ in items), key=lambda item: (-item[1], item[0]))
+        ranked = sorted(
+            ((value, count) for value, count, _, _ in items), key=lambda item: (-item[1], item[0])
+        )
         return dict(ranked[:limit])

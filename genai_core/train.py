@@ -36,26 +36,33 @@ def fit(
     settings  of the training loop, e.g. seed=7, max_seconds=60
     """
     if kind not in catalog.MODELS:
-        raise InvalidInput(f"found kind {kind!r}{nearest(kind, catalog.MODELS)}; accepted: {', '.join(catalog.MODELS)}")
+        raise InvalidInput(
+            f"found kind {kind!r}{nearest(kind, catalog.MODELS)}; accepted: {', '.join(catalog.MODELS)}"
+        )
     table = as_table(data)
     how = FitSettings(**settings)
     codec = catalog.codec_class("tabular").fit(
         table.to_batches(max_chunksize=65536), table.schema, TabularSettings(exclude=list(exclude))
     )
     records = codec.encode(table)
-    out = split(len(records), how)
+    out = split(np.arange(table.num_rows), how)
     network = new_model(kind, codec, model or {}, how.seed)
     progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
-    source = {"rows": len(records), "digest": "sha256:" + table_digest(table)}
-    return finish(kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()})
+    source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
+    return finish(
+        kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()}
+    )
 
 
-def split(rows: int, settings: FitSettings, first: int = 0) -> np.ndarray:
-    """Boolean (rows,): the held-out rows; at least one is held out and one is not."""
-    out = held_out(rows, settings.validation_fraction, settings.seed, first)
-    if rows and first == 0:
-        out[0] = out[0] if out[1:].any() else True
-        out[-1] = out[-1] and not out[:-1].all()
+def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> np.ndarray:
+    """Boolean (rows,): the held-out rows among those numbered `numbers`.
+
+    certain: at least one is held out and at least one is not, even of two rows.
+    """
+    out = held_out(numbers, settings.validation_fraction, settings.seed)
+    if certain and len(out) > 1:
+        out[0] |= not out.any()
+        out[-1] &= not out.all()
     return out
 
 
@@ -87,7 +94,9 @@ def as_table(data: Any) -> pa.Table:
     if type(data).__module__.split(".")[0] == "pandas":
         table = pa.Table.from_pandas(data, preserve_index=False)
         return table.replace_schema_metadata(None)
-    raise InvalidInput(f"found {type(data).__name__}; accepted: pyarrow.Table, pandas.DataFrame, numpy matrix")
+    raise InvalidInput(
+        f"found {type(data).__name__}; accepted: pyarrow.Table, pandas.DataFrame, numpy matrix"
+    )
 
 
 def table_digest(table: pa.Table) -> str:
@@ -96,5 +105,3 @@ def table_digest(table: pa.Table) -> str:
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table.combine_chunks())
     return hashlib.sha256(sink.getvalue()).hexdigest()
-
-

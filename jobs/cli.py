@@ -235,9 +235,10 @@ def lineage(path: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 - ma
 
     PATH is an output directory, one of its Parquet files, or a model's directory.
     """
-    from jobs.outcome import write_line
     from pipelines.lineage import lineage as tree_of
     from pipelines.lineage import render
+
+    from jobs.outcome import write_line
     from pipelines.progress import printable
 
     tree = tree_of(path)

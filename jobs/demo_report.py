@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import datetime as dt
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from genai_core.evaluation.fidelity import Fidelity, Likeness, compare
@@ -17,12 +19,13 @@ from genai_core.evaluation.privacy import copied_share
 ROWS = 30_000  # compared; more would only sharpen the last digit
 TOP = 10
 REASONS = 3
+SCORE = "negative_log_likelihood"
 
 
 def fidelity_text(root: Path) -> str:
     """Synthetic flights beside real ones, by the same measures with as many rows."""
-    one, other = real_halves(root)
     synthetic = pq.read_table(root / "out" / "synthetic" / "data")
+    one, other = (half.select(synthetic.column_names) for half in real_halves(root))
     fidelity = compare(one, synthetic, other, seed=0, rows=ROWS)
     copies = copied_share(one, synthetic), copied_share(one, other)
     return fidelity_table(fidelity, copies)
@@ -50,7 +53,7 @@ def fidelity_table(fidelity: Fidelity, copies: tuple[float, float]) -> str:
         "",
         f"{'':12}{'column shapes':>15}{'pair trends':>13}{'C2ST AUC':>11}{'exact copies':>15}",
         *(_fidelity_row(*row) for row in rows),
-        f"{'':12}{'1 is alike':>15}{'1 is alike':>13}{'.5 is alike':>11}",
+        f"{'':12}{'1 is alike':>15}{'1 is alike':>13}{'.5 alike':>11}",
         "",
         "C2ST: a classifier that is trained to tell them apart (classifier two-sample test).",
         "What gives the synthetic flights away: " + _giveaways(fidelity.synthetic),
@@ -71,29 +74,38 @@ def _giveaways(found: Likeness) -> str:
 
 
 def anomalies_text(root: Path) -> str:
-    """The flagged flights, the most anomalous first, with the columns that made them so."""
-    manifest_path = root / "out" / "scores" / "_anomalies.parquet"
-    found = pq.read_table(manifest_path).slice(0, TOP).to_pylist()
-    return "\n".join(line for number, row in enumerate(found, 1) for line in _anomaly(number, row))
+    """The flights with the highest scores, with the columns that made them so."""
+    scored = pq.read_table(root / "out" / "scores" / "data")
+    first = pc.select_k_unstable(scored, TOP, [(SCORE, "descending"), ("source_row", "ascending")])
+    rows = scored.take(first).to_pylist()
+    flagged = pq.read_metadata(root / "out" / "scores" / "_anomalies.parquet").num_rows
+    lines = [line for number, row in enumerate(rows, 1) for line in _anomaly(number, row)]
+    return "\n".join(
+        [
+            *lines,
+            "",
+            f"{flagged:,} of {scored.num_rows:,} flights are flagged at a false-discovery rate of 0.1",
+        ]
+    )
 
 
 def _anomaly(number: int, row: dict[str, Any]) -> list[str]:
     reasons = sorted(row["why"] or [], key=lambda reason: -reason["nats"])[:REASONS]
     because = "; ".join(f"{one['column']} = {one['value']} ({one['nats']:.1f} nats)" for one in reasons)
-    score = f"{row['negative_log_likelihood']:7.1f} nats"
+    score = f"{row[SCORE]:7.1f} nats"
     return [f"{number:>3}  {_flight(row)}  {score}  p = {row['p_value']:.1e}", f"     {because}"]
 
 
 def _flight(row: dict[str, Any]) -> str:
     when = row["time_hour"]
-    day = when.astimezone(dt.UTC).strftime("%Y-%m-%d %Hh") if isinstance(when, dt.datetime) else str(when)
+    day = when.astimezone(dt.UTC).strftime("%Y-%m-%d %H:00Z") if isinstance(when, dt.datetime) else str(when)
     return f"{day}  {row['carrier']} {row['flight']:<5} {row['origin']} → {row['dest']}"
 
 
 def lineage_text(root: Path, genai: Callable[..., Any]) -> str:
     """`genai lineage` of the first file of synthetic flights."""
     first = sorted((root / "out" / "synthetic" / "data").glob("*.parquet"))[0].relative_to(root)
-    answer = genai(["lineage", str(first)], capture_output=True).stdout.rstrip()
+    answer = genai(["lineage", str(first)], stdout=subprocess.PIPE).stdout.rstrip()
     return f"$ genai lineage {first}\n\n{answer}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from genai_core.errors import InvalidInput
 from jobs.outcome import DONE, INVALID, STATUS, Outcome, complain, explain
 from jobs.spec import STDIN, Entry, entries
-from pipelines.context import Context, say
+from pipelines.context import Context
 from pipelines.progress import Progress, clock
 
 Emit = Callable[[Any], None]
@@ -25,11 +25,12 @@ class Voice:
 
     def context(self, entry: Entry, file: str, earlier: Sequence[Entry] = ()) -> Context:
         """What the verb gets."""
+        progress = Progress.to_stderr(self.quiet)
         return Context(
             spec_text=entry.text,
             spec_path=None if file == STDIN else Path(file),
-            progress=Progress.to_stderr(self.quiet),
-            log=_nothing if self.quiet else say,
+            progress=progress,
+            log=progress.message,  # above the bar, where there is one
             earlier=tuple(one.job for one in earlier),
         )
 
@@ -107,14 +108,13 @@ def _title(entry: Entry) -> str:
 
 
 def _told(entry: Entry, result: dict[str, Any]) -> str:
-    rows, seconds, output = result.get("rows"), result.get("seconds"), result.get("output")
+    rows, seconds, flagged = result.get("rows"), result.get("seconds"), result.get("flagged")
+    output = result.get("output") or result.get("model")
     parts = [
+        "already" if result.get("reused") else "",
         f"{rows:,} rows" if isinstance(rows, int) else "",
+        f"({flagged:,} flagged)" if isinstance(flagged, int) else "",
         f"in {clock(seconds)}" if isinstance(seconds, int | float) else "",
         f"-> {output}" if output else "",
     ]
     return f"{_title(entry)}: {result.get('status', 'done')} {' '.join(filter(None, parts))}".rstrip()
-
-
-def _nothing(text: str) -> None:
-    """For `log` when nothing shall be said."""

@@ -70,10 +70,18 @@ def show(value: Any) -> str:
 def found_faults(error: ValidationError, model: Model, document: Document) -> list[str]:
     """`file:line: sentence` for every fault, in the order of the lines."""
     faults: dict[Path, Fault] = {}
-    for detail in error.errors(include_url=False):
-        _collect(faults, detail, model, document.value)
+    details = error.errors(include_url=False)
+    misspelt = [detail["loc"] for detail in details if detail["type"] == "extra_forbidden"]
+    for detail in details:
+        if detail["type"] != "missing" or not any(_meant(loc, detail["loc"]) for loc in misspelt):
+            _collect(faults, detail, model, document.value)
     lines = [(document.place(f.path), f.sentence(value_at(document.value, f.path))) for f in faults.values()]
     return [f"{place}: {sentence}" for place, sentence in sorted(set(lines), key=_line_number)]
+
+
+def _meant(written: tuple[int | str, ...], missing: tuple[int | str, ...]) -> bool:
+    """Whether a missing key is there, misspelt: one fault, told once."""
+    return written[:-1] == missing[:-1] and bool(nearest(str(written[-1]), [str(missing[-1])]))
 
 
 def _line_number(found: tuple[str, str]) -> tuple[int, str]:

@@ -7,7 +7,7 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
@@ -101,9 +101,7 @@ def _read(path: str) -> pa.Table:
 
 def _read_npz(path: str) -> pa.Table:
     """Array X as columns x0, x1, ...; never unpickles."""
-    filesystem, place = storage.resolve(path)
-    with storage.explained(path):
-        data = storage.read_bytes(filesystem, place)
+    data = _bytes_at(path)
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
             names = list(arrays)
@@ -113,6 +111,17 @@ def _read_npz(path: str) -> pa.Table:
     except (ValueError, zipfile.BadZipFile, EOFError, OSError, AttributeError) as error:
         raise InvalidData(f"{path}: not readable as an .npz file of plain numbers: {error}") from None
     return _as_table(matrix, path)
+
+
+def _bytes_at(path: str) -> bytes:
+    filesystem, place = storage.resolve(path)
+    try:
+        with storage.explained(path):
+            return storage.read_bytes(filesystem, place)
+    except FileNotFoundError:
+        raise InvalidData(f"{storage.mask(path)}: there is no such file") from None
+    except OSError as error:
+        raise InvalidData(f"{storage.mask(path)}: cannot be read: {error}") from None
 
 
 def _as_table(matrix: np.ndarray, path: str) -> pa.Table:

@@ -57,7 +57,7 @@ def entries(path: str | Path, overrides: Sequence[str] = ()) -> list[Entry]:
 
 def schema() -> dict[str, Any]:
     """The JSON schema of one document, for editors."""
-    union = TypeAdapter(Annotated[Job, Field(discriminator="job")])
+    union: TypeAdapter[Any] = TypeAdapter(Annotated[Job, Field(discriminator="job")])
     head = {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "A job of genai-core"}
     return head | union.json_schema(by_alias=True)
 

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import shutil
 import tempfile
-from collections.abc import Callable
-from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +16,12 @@ from pipelines.spool import Operation, Rejected, Send
 MAY_WORK_LATER = (401, 403, 408, 429)
 
 
-def sender(mlflow: Any, client: Any, quiet: Callable[[], AbstractContextManager[None]]) -> Send:
+def sender(mlflow: Any, client: Any) -> Send:
     """Delivers operations; raises Rejected when a retry cannot help."""
 
     def send(run_id: str, operation: Operation) -> None:
         try:
-            with quiet():
-                deliver(mlflow.entities, client, run_id, operation)
+            deliver(mlflow.entities, client, run_id, operation)
         except mlflow.MlflowException as error:
             code = error.get_http_status_code()
             if 400 <= code < 500 and code not in MAY_WORK_LATER:

@@ -52,6 +52,15 @@ def open_run(client: Any, experiment: str, job_id: str | None) -> str | None:
     return str(found[0].info.run_id) if found else None
 
 
+def finished_run(client: Any, experiment: str, job_id: str) -> dict[str, str] | None:
+    """Tags of the newest run that finished this job and kept its model, with its `run_id`."""
+    condition = f"tags.`genai.job_id` = '{job_id}' AND attributes.status = 'FINISHED'"
+    for run in client.search_runs([experiment], condition, max_results=5):
+        if "genai.model" in run.data.tags:
+            return {**run.data.tags, "run_id": str(run.info.run_id)}
+    return None
+
+
 def new_run(client: Any, experiment: str, name: str, kind: str, job_id: str | None) -> str:
     tags = {"genai.job": kind, "mlflow.source.type": "JOB", "mlflow.source.name": "genai run"}
     if job_id:

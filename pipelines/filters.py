@@ -47,11 +47,11 @@ def parse(text: str, schema: pa.Schema) -> pc.Expression:
     try:
         tree = ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        raise InvalidInput(f"filter {text!r} cannot be read: {_syntax(text, error)}") from error
+        raise InvalidInput(f"filter {_shortened(text)!r} cannot be read: {_syntax(text, error)}") from error
     try:
         return _Filter(text, schema).condition(tree.body)
     except RecursionError as error:
-        raise InvalidInput(f"filter {text[:60]!r}... is nested too deeply") from error
+        raise InvalidInput(f"filter {_shortened(text)!r} is nested too deeply") from error
 
 
 def columns_of(text: str, schema: pa.Schema) -> list[str]:
@@ -64,11 +64,17 @@ def columns_of(text: str, schema: pa.Schema) -> list[str]:
     return sorted(found & set(schema.names))
 
 
+def _shortened(text: str) -> str:
+    return text if len(text) <= 200 else text[:197] + "..."
+
+
 def _syntax(text: str, error: Exception) -> str:
     if not text.strip():
         return "it is empty; leave the key out to take all rows"
     if re.search(r"(?<![=!<>])=(?!=)", text):
         return "use == to compare"
+    if isinstance(error, RecursionError | MemoryError) or "too many nested" in str(error):
+        return "it is nested too deeply"
     where = f" at column {error.offset}" if isinstance(error, SyntaxError) and error.offset else ""
     message = error.msg if isinstance(error, SyntaxError) else str(error)
     return f"{message}{where}; {ACCEPTED}, all in lower case"
@@ -82,7 +88,7 @@ class _Filter:
         self.schema = schema
 
     def fault(self, message: str) -> InvalidInput:
-        return InvalidInput(f"filter {self.text!r}: {message}")
+        return InvalidInput(f"filter {_shortened(self.text)!r}: {message}")
 
     def condition(self, node: ast.expr) -> pc.Expression:
         """Something that is true or false of a row."""

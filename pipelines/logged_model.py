@@ -5,6 +5,7 @@ Imports nothing of mlflow: `pipelines.tracking` hands the module and its client 
 
 from __future__ import annotations
 
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,7 @@ import pyarrow as pa
 
 from genai_core.errors import InvalidInput
 from pipelines.environment import requirements
-from pipelines.serving import predict, signature
+from pipelines.serving import json_frame, predict, signature
 from pipelines.settings import NEWEST
 
 if TYPE_CHECKING:
@@ -23,14 +24,15 @@ if TYPE_CHECKING:
 STUB = "from pipelines.tracking import serve\n\nserve()\n"
 NAME = "model"
 EXAMPLE_ROWS = 3
+KEPT = Path(".genai/models")
 
 
 @dataclass(frozen=True)
 class ModelVersion:
-    """A logged model; `name` and `version` are None when it is not registered."""
+    """A kept model; `name`, `version` are None when it is not registered, `model_id` when MLflow does not have it."""
 
     uri: str
-    model_id: str
+    model_id: str | None = None
     name: str | None = None
     version: int | None = None
 
@@ -70,19 +72,26 @@ def _tags(header: Header) -> dict[str, str]:
 def _save(
     mlflow: Any, target: Path, directory: Path, header: Header, example: pa.Table | None, logged: Any
 ) -> None:
-    stub, linked = target.with_name("genai_model.py"), target.with_name(NAME)
+    stub, copied = target.with_name("genai_model.py"), target.with_name(NAME)
     stub.write_text(STUB)
-    linked.symlink_to(directory.absolute(), target_is_directory=True)  # its name becomes artifacts/model
+    shutil.copytree(directory, copied)  # its name becomes artifacts/model; MLflow refuses links
     ids = {"run_id": logged.source_run_id, "model_uuid": logged.model_id, "model_id": logged.model_id}
     mlflow.pyfunc.save_model(
         str(target),
         python_model=str(stub),
-        artifacts={NAME: str(linked)},
+        artifacts={NAME: str(copied)},
         signature=mlflow.models.ModelSignature.from_dict(signature(header.schema, header.score_names)),
-        input_example=example.slice(0, EXAMPLE_ROWS).to_pandas() if example is not None else None,
+        input_example=json_frame(example.slice(0, EXAMPLE_ROWS)) if example is not None else None,
         pip_requirements=requirements(),
         mlflow_model=mlflow.models.Model(artifact_path=logged.artifact_location, **ids),
     )
+
+
+def keep_locally(directory: Path, digest: str) -> Path:
+    """A copy in the working directory of a model that would be lost."""
+    kept = KEPT / digest.removeprefix("sha256:")[:12]
+    shutil.copytree(directory, kept, dirs_exist_ok=True)
+    return kept
 
 
 def register(
@@ -103,7 +112,10 @@ def register(
 
 
 def served_model(mlflow: Any) -> Any:
-    """A PythonModel that loads our artifact, without Ray, and answers by `serving.predict`."""
+    """A PythonModel that loads our artifact, without Ray, and answers by `serving.predict`.
+
+    Its `predict` has no type hints: MLflow would take them for a signature.
+    """
 
     class Served(mlflow.pyfunc.PythonModel):
         def load_context(self, context: Any) -> None:
@@ -111,7 +123,7 @@ def served_model(mlflow: Any) -> Any:
 
             self.fitted = load(Path(context.artifacts[NAME]))
 
-        def predict(self, context: Any, model_input: Any, params: dict[str, Any] | None = None) -> Any:  # noqa: ARG002
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
             try:
                 return predict(self.fitted, model_input, params)
             except InvalidInput as error:  # HTTP 400 instead of 500

@@ -13,10 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import genai_core
+from genai_core.errors import InvalidInput
 from pipelines.sources.files import Piece
 from pipelines.sources.source import Source
 
 ROWS_PER_SHARD = 65_536
+MAX_SHARDS = 100_000
 PACKED = 1.25  # a shard may grow to this multiple of its rows rather than leave a small piece to the next
 LIBRARIES = ("numpy", "pyarrow", "torch")  # those whose version can change an output's bytes
 
@@ -70,6 +72,12 @@ class Plan:
 
 def plan_generation(rows: int, seed: int, rows_per_shard: int = ROWS_PER_SHARD) -> Plan:
     """Shard k makes rows [k R, (k + 1) R)."""
+    count = -(-rows // rows_per_shard)
+    if count > MAX_SHARDS:
+        raise InvalidInput(
+            f"{rows:,} rows in shards of {rows_per_shard:,} are {count:,} shards; at most {MAX_SHARDS:,} are accepted: "
+            f"set rows_per_shard to {-(-rows // MAX_SHARDS):,} or more"
+        )
     starts = enumerate(range(0, rows, rows_per_shard))
     shards = (
         Shard(i, shard_seed(seed, i), min(rows_per_shard, rows - first), {"first": first})
@@ -128,7 +136,12 @@ def shard_seed(job_seed: int, shard_id: int) -> int:
 
 def job_id(verb: str, parts: Mapping[str, Any]) -> str:
     """Equal parts, equal bytes: a run with the same id continues where an earlier one stopped."""
-    return f"{verb}-{hashlib.sha256(canonical(dict(parts))).hexdigest()[:20]}"
+    return f"{verb}-{canonical_hash(dict(parts)).removeprefix('sha256:')[:20]}"
+
+
+def canonical_hash(value: Any) -> str:
+    """sha256 of a JSON-able value."""
+    return "sha256:" + hashlib.sha256(canonical(value)).hexdigest()
 
 
 def canonical(value: Any) -> bytes:

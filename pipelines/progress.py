@@ -103,7 +103,7 @@ class Progress:
         """`n` more units and `rows` more rows are done; `facts` (loss=0.12) stand beside until the next ones."""
         with self._lock:
             self._done += n
-            self._rows += rows
+            self._rows += round(n) if self._unit == "rows" else rows
             self._facts.update(facts)
             self._remember()
             self._draw()
@@ -150,11 +150,13 @@ class Progress:
 
     def _count(self) -> str:
         done = f"{self._done:,.0f}"
+        if self._unit == "%":
+            return f"{done} %"
         whole = "" if self._total is None else f"/{self._total:,.0f}"
         return f"{done}{whole} {self._unit}".strip()
 
     def _speed(self, final: bool) -> list[str]:
-        rows = [f"{self._rows:,} rows"] if self._rows else []
+        rows = [f"{self._rows:,} rows"] if self._rows and self._unit != "rows" else []
         elapsed = self._now() - self._started
         if final:
             rate = [f"{self._rows / elapsed:,.0f} rows/s"] if self._rows and elapsed > 0 else []

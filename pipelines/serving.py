@@ -34,9 +34,7 @@ def signature(schema: pa.Schema, score_names: tuple[str, ...]) -> dict[str, str]
 
 
 def column_type(kind: pa.DataType) -> str:
-    """MLflow's name for an Arrow type, "any" where its check refuses good data: integers with gaps, decimals, zones."""
-    if pa.types.is_dictionary(kind):
-        return column_type(kind.value_type)
+    """MLflow's name for an Arrow type; "any" where its check refuses good data: gaps in integers, categories, zones."""
     if pa.types.is_floating(kind):
         return "double"
     if pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind):
@@ -64,7 +62,7 @@ def _generated(model: FittedModel, asked: Mapping[str, Any]) -> pd.DataFrame:
         raise InvalidInput(
             f"rows {rows}; accepted are 1 to {MAX_ROWS:,}: larger tables are made by `genai run`"
         )
-    return model.sample(rows, seed=int(asked["seed"]), where=_conditions(asked["where"])).to_pandas()
+    return json_frame(model.sample(rows, seed=int(asked["seed"]), where=_conditions(asked["where"])))
 
 
 def _conditions(text: str) -> dict[str, Any] | None:
@@ -85,6 +83,21 @@ def _scored(model: FittedModel, frame: pd.DataFrame) -> pd.DataFrame:
     totals = dict(model.score(table, model.score_names).totals)
     first = next(iter(totals))
     return pd.DataFrame(totals | {"p_value": model.p_values(first, totals[first])})
+
+
+def json_frame(table: pa.Table) -> pd.DataFrame:
+    """Rows as a JSON request or answer carries them: types that JSON lacks become text, which `to_table` reads back."""
+    columns = [c if _in_json(c.type) else _text(c) for c in table.columns]
+    return pa.table(columns, names=table.column_names).to_pandas()
+
+
+def _in_json(kind: pa.DataType) -> bool:
+    return column_type(kind) != "any" or pa.types.is_integer(kind) or pa.types.is_boolean(kind)
+
+
+def _text(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    plain = column.cast(column.type.value_type) if pa.types.is_dictionary(column.type) else column
+    return plain.cast(pa.string())
 
 
 def to_table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -23,11 +22,14 @@ Produce = Callable[[Shard], tuple[pa.Table, Mapping[str, Any]]]
 
 @dataclass(frozen=True)
 class ShardWork:
-    """All that a worker needs, small enough to be sent to it. `verb` names the module with `producer(work, model)`."""
+    """All that a worker needs, small enough to be sent to it.
 
-    verb: str
+    `producer(work, model)`, called once in the worker, gives the function from a shard to its table and facts for
+    its record.
+    """
+
+    producer: Callable[[ShardWork, Any], Produce]
     model: str  # directory of the artifact
-    digest: str
     sink: str
     footer: Mapping[str, Any]
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -44,7 +46,7 @@ class ShardWorker:
         self.work = work
         self.sink = Sink(work.sink)
         model = artifact.load(Path(work.model))
-        self.produce: Produce = import_module(f"pipelines.{work.verb}").producer(work, model)
+        self.produce = work.producer(work, model)
 
     def __call__(self, shard: Shard) -> dict[str, Any]:
         """The shard's record: {"id", "rows", ...} when it is committed, {"id", "error", ...} when quarantined."""
@@ -67,13 +69,24 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, Unavailable) or not isinstance(error, InvalidInput)
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
-    """One torch thread: sums in another order would be other bytes, and workers would fight for cores."""
+def use_one_thread() -> int:
+    """One torch thread: sums in another order would be other bytes, and workers would fight for cores.
+
+    Returns how many there were.
+    """
     import torch
 
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    return before
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """The same for the time of a block: this process may be a notebook."""
+    import torch
+
+    before = use_one_thread()
     try:
         yield
     finally:

@@ -25,7 +25,7 @@ import pyarrow as pa
 from genai_core.errors import JobFailed, OutputExists
 from pipelines import footer as footers
 from pipelines import storage
-from pipelines.plan import Plan, Shard, canonical
+from pipelines.plan import Plan, Shard, canonical, canonical_hash
 
 FORMAT = 1
 JOB, MANIFEST = "_JOB.json", "_MANIFEST.json"
@@ -52,7 +52,7 @@ class Sink:
         """
         with storage.explained(self.uri):
             if self.job() is None:
-                self._refuse_strangers()
+                self.refuse_strangers()
                 self._put_json(JOB, {"format": FORMAT, **job})
             self._refuse_other(job)
             return {int(record["id"]) for record in self.records()}
@@ -61,7 +61,7 @@ class Sink:
         """What `prepare` would refuse, without writing anything."""
         with storage.explained(self.uri):
             if self.job() is None:
-                self._refuse_strangers()
+                self.refuse_strangers()
             else:
                 self._refuse_other(job)
 
@@ -133,7 +133,8 @@ class Sink:
             self._put_json(MANIFEST, manifest)
         return manifest
 
-    def _refuse_strangers(self) -> None:
+    def refuse_strangers(self) -> None:
+        """OutputExists when there is something here that no job of ours wrote."""
         found = [i.path[len(self.root) + 1 :] for i in storage.list_files(self.filesystem, self.root)]
         found = [name for name in found if not storage.is_temporary(name.rpartition("/")[2])]
         if found:
@@ -223,7 +224,7 @@ def _manifest(
         "quarantined": failed,
         "summary": summary,
     }
-    return {**manifest, "hash": "sha256:" + hashlib.sha256(canonical(manifest)).hexdigest()}
+    return {**manifest, "hash": canonical_hash(manifest)}
 
 
 def _differences(known: Mapping[str, Any], asked: Mapping[str, Any]) -> str:

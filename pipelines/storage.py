@@ -108,8 +108,10 @@ def mask(uri: str) -> str:
     if not separator:
         return uri
     address, question, query = rest.partition("?")
-    netloc, slash, path = address.partition("/")
-    userinfo, at, host = netloc.rpartition("@")
+    first, slash, path = address.partition("/")
+    if ":" in first and "@" in path:  # a secret with a slash in it
+        first, slash, path = "***@" + path.rpartition("@")[2], "", ""
+    userinfo, at, host = first.rpartition("@")
     shown = "&".join(_masked_pair(pair) for pair in query.split("&")) if query else ""
     return f"{scheme}://{'***@' if at and userinfo else ''}{host}{slash}{path}{question}{shown}"
 

@@ -23,17 +23,17 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from genai_core.errors import GenAIError, Unavailable
-from pipelines import records
+from pipelines import experiments, records
 from pipelines.context import say
 from pipelines.delivery import first_line, sender
 from pipelines.environment import environment
-from pipelines.experiments import experiment, new_run, open_run
-from pipelines.logged_model import ModelVersion, log_model, register, served_model
+from pipelines.logged_model import ModelVersion, keep_locally, log_model, register, served_model
 from pipelines.masking import mask_text
 from pipelines.model_uri import Located, cached, locate, peek_model
 from pipelines.registry import Unknown, is_server, tracking_uri
 from pipelines.registry.client import ThroughClient
-from pipelines.registry.sqlite import database_path
+from pipelines.registry.reachable import check_reachable
+from pipelines.registry.sqlite import absolute, database_path
 from pipelines.settings import TrackSettings
 from pipelines.spool import Operation, Send, Spool, send_kept
 
@@ -45,6 +45,7 @@ __all__ = [
     "ResolvedModel",
     "Run",
     "check_reachable",
+    "finished_run",
     "peek_model",
     "resolve_model",
     "run_facts",
@@ -55,6 +56,7 @@ QUIET = {  # settings of mlflow that a user may override
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # our last line there is JSON
     "MLFLOW_UV_AUTO_DETECT": "false",  # else the working directory's lock file is copied into models
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
     "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",  # the spool retries
@@ -105,8 +107,10 @@ class Run:
         server = tracking_uri(track.uri)
         with _explained(server):
             client = _client(server)
-            home = experiment(_mlflow(), client, track.experiment or name, server)
-            run_id = open_run(client, home, job_id) or new_run(client, home, name, kind, job_id)
+            home = experiments.experiment(_mlflow(), client, track.experiment or name, server)
+            run_id = experiments.open_run(client, home, job_id) or experiments.new_run(
+                client, home, name, kind, job_id
+            )
         with contextlib.suppress(OSError):
             send_kept(server, _sender(client))
         run = cls(client, run_id, track, log)
@@ -166,17 +170,19 @@ class Run:
         input_example: pa.Table | None = None,
         metrics: Mapping[str, float] | None = None,
     ) -> ModelVersion | None:
-        """Log an artifact directory as a model, register it, move its aliases. None when that failed; never raises."""
+        """Log an artifact directory as a model, register it, move its aliases. None when tracking is off.
+
+        Never raises: a model that MLflow cannot take is kept in .genai/models, and that is its `uri`.
+        """
         if self._client is None or self.run_id is None:
             return None
         try:
             with _quiet():
                 version = log_model(_mlflow(), self._client, self.run_id, directory, header, input_example)
         except Exception as error:  # the model is trained: tracking must not lose it
-            self._log(
-                f"the model could not be logged in MLflow ({first_line(error)}); it is complete in {directory}"
-            )
-            return None
+            kept = keep_locally(directory, header.digest)
+            self._log(f"the model could not be logged in MLflow ({first_line(error)}); it is kept in {kept}")
+            return ModelVersion(str(kept))
         self._put({"op": "metrics", "metrics": records.metrics(metrics or {}, 0, version.model_id)})
         return self._registered(version)
 
@@ -185,7 +191,7 @@ class Run:
         if name is None:
             return version
         try:
-            with _quiet():
+            with _quiet(), _everywhere(tracking_uri(self._track.uri)):
                 return register(_mlflow(), self._client, version, str(self.run_id), name, alias)
         except Exception as error:
             self._log(
@@ -216,32 +222,6 @@ class Run:
         self.finish("FINISHED" if kind is None else "KILLED" if interrupted else "FAILED")
 
 
-def check_reachable(track: TrackSettings) -> None:
-    """Raise Unavailable when the tracking store cannot be used; at most 2 s, without importing mlflow."""
-    server = tracking_uri(track.uri)
-    if not track.enabled:
-        return
-    if is_server(server):
-        from pipelines.registry.rest import Rest
-
-        with contextlib.suppress(Unknown):
-            Rest(server).probe()
-    elif urlsplit(server).scheme == "sqlite":
-        _check_database(database_path(server))
-
-
-def _check_database(path: Path) -> None:
-    where = path if path.exists() else path.absolute().parent
-    if where.exists() and not os.access(where, os.W_OK):
-        raise Unavailable(
-            f"the tracking database {path} cannot be written; set MLFLOW_TRACKING_URI, or track: {{enabled: false}}"
-        )
-    if path.is_dir():
-        raise Unavailable(
-            f"{path} is a directory, not a tracking database; name a file, such as sqlite:///mlflow.db"
-        )
-
-
 def resolve_model(uri: str, tracking: str | None = None) -> ResolvedModel:
     """The artifact behind a model URI, downloaded when it is not on this machine. Raises InvalidInput, Unavailable."""
     server = tracking_uri(tracking)
@@ -258,15 +238,45 @@ def _download(found: Located, server: str) -> Path:
     """The files of a model that lies in a store or behind a server; mlflow knows all of these."""
 
     def fetch(directory: Path) -> None:
-        directory.mkdir(parents=True)
-        with _quiet():
-            _mlflow().artifacts.download_artifacts(
-                artifact_uri=found.location, dst_path=str(directory), tracking_uri=server
+        download = _mlflow().artifacts.download_artifacts
+        with _quiet(), tempfile.TemporaryDirectory(dir=directory.parent) as temporary:
+            Path(download(artifact_uri=found.location, dst_path=temporary, tracking_uri=server)).rename(
+                directory
             )
 
     key = found.model_id or hashlib.sha256(str(found.location).encode()).hexdigest()[:32]
     with _explained(server):
         return cached(key, fetch)
+
+
+def finished_run(track: TrackSettings, name: str, job_id: str) -> dict[str, Any] | None:
+    """Where the model of a training job is that was finished before, or None. Raises Unavailable."""
+    if not track.enabled:
+        return None
+    check_reachable(track)
+    server = tracking_uri(track.uri)
+    with _explained(server):
+        client = _client(server)
+        found = client.get_experiment_by_name(track.experiment or name)
+        tags = found and experiments.finished_run(client, found.experiment_id, job_id)
+    if not tags or not _still_there(tags["genai.model"], track):
+        return None
+    return {
+        "model": tags["genai.model"],
+        "model_digest": tags.get("genai.model_digest"),
+        "run_id": tags["run_id"],
+    }
+
+
+def _still_there(uri: str, track: TrackSettings) -> bool:
+    """The model can be loaded, and under the name that the job asks for."""
+    if track.register_as and not uri.startswith(f"models:/{track.register_as}/"):
+        return False
+    try:
+        resolve_model(uri, track.uri)
+    except GenAIError:
+        return False
+    return True
 
 
 def run_facts(run_id: str, tracking: str | None = None) -> dict[str, Any] | None:
@@ -291,15 +301,14 @@ def serve() -> None:
 
 
 def _sender(client: Any) -> Send:
-    return sender(_mlflow(), client, _quiet)
+    return sender(_mlflow(), client)
 
 
 def _mlflow() -> Any:
     """The module, imported quietly: no telemetry, no notices."""
     for name, value in QUIET.items():
         os.environ.setdefault(name, value)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):
         import mlflow
     logging.getLogger("urllib3.connectionpool").setLevel(logging.ERROR)
     return mlflow
@@ -308,11 +317,25 @@ def _mlflow() -> Any:
 def _client(server: str) -> Any:
     """A client whose store is ready: the tables of a new SQLite file are made by one process at a time."""
     with _one_at_a_time(server), _quiet():
-        registry = os.environ.get("MLFLOW_REGISTRY_URI") or server
-        client: Any = _mlflow().MlflowClient(tracking_uri=server, registry_uri=registry)
+        uri = absolute(server)  # mlflow keeps one connection for a URI, whatever the working directory
+        registry = os.environ.get("MLFLOW_REGISTRY_URI") or uri
+        client: Any = _mlflow().MlflowClient(tracking_uri=uri, registry_uri=registry)
         if not is_server(server):
             client.search_experiments(max_results=1)
         return client
+
+
+@contextlib.contextmanager
+def _everywhere(server: str) -> Iterator[None]:
+    """mlflow's SQL registry looks models up at the process-wide URI, whatever its client was made for."""
+    mlflow, before = _mlflow(), os.environ.get("MLFLOW_TRACKING_URI")
+    mlflow.set_tracking_uri(absolute(server))
+    try:
+        yield
+    finally:
+        mlflow.set_tracking_uri(None)  # which also forgets the user's variable
+        if before is not None:
+            os.environ["MLFLOW_TRACKING_URI"] = before
 
 
 @contextlib.contextmanager
@@ -334,8 +357,7 @@ def _quiet() -> Iterator[None]:
     """No warnings of mlflow (missing examples, type hints) and no log lines below an error."""
     loggers = [logging.getLogger(name) for name in ("mlflow", "alembic")]
     levels = [logger.level for logger in loggers]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with warnings.catch_warnings(record=True):  # filters do not do: mlflow sets its own while it works
         for logger in loggers:
             logger.setLevel(logging.ERROR)
         try:

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import queue
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any, TypeVar
 
 from genai_core.errors import Stalled
 
+T = TypeVar("T")
 GRACE_SECONDS = 30.0  # between the interruption and the hard end: native code does not see interruptions
 
 
@@ -43,21 +46,41 @@ class Watchdog:
             "the same command resumes. If a shard simply takes longer, raise compute.stall_seconds"
         )
 
-    @contextmanager
-    def guarding(self) -> Iterator[None]:
-        """Interrupt the work inside, in this thread, when nothing was fed for too long; raises Stalled then."""
-        over = threading.Event()
-        target = threading.get_ident()
-        with _interruptible() as signalled:
-            watcher = threading.Thread(target=self._watch, args=(over, target, signalled), daemon=True)
-            watcher.start()
+    def run(self, work: Callable[[], None]) -> None:
+        """Do the work in this thread; when nothing is fed for too long, interrupt it and raise Stalled."""
+        try:
+            with _interruptible() as signalled, self._watched(signalled):
+                work()
+        except _Interruption:
+            raise self.stalled() from None
+
+    def wait_for(self, make: Callable[[], Iterator[T]]) -> Iterator[T]:
+        """What an iterator gives; it runs in a thread of its own, which is left behind when it stalls."""
+        results: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
+        threading.Thread(target=_pump, args=(make, results), daemon=True).start()
+        while True:
             try:
-                yield
-            except _Interruption:
+                what, found = results.get(timeout=max(self.left, 0.01))
+            except queue.Empty:
                 raise self.stalled() from None
-            finally:
-                over.set()
-                watcher.join()
+            if what == "end":
+                return
+            if what == "error":
+                raise found
+            yield found
+
+    @contextmanager
+    def _watched(self, signalled: bool) -> Iterator[None]:
+        over = threading.Event()
+        watcher = threading.Thread(
+            target=self._watch, args=(over, threading.get_ident(), signalled), daemon=True
+        )
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
 
     def _watch(self, over: threading.Event, target: int, signalled: bool) -> None:
         while not over.wait(max(min(self.left, 1.0), 0.01)):
@@ -69,8 +92,20 @@ class Watchdog:
 
     def _end_process(self) -> None:
         """The thread is stuck where Python cannot reach it."""
-        print(f"error: {self.stalled()} (it did not react, so the process ends here)", file=sys.stderr, flush=True)
+        message = f"error: {self.stalled()} (it did not react, so the process ends here)"
+        sys.stderr.write(message + "\n")
+        sys.stderr.flush()
         os._exit(Stalled.exit_code)
+
+
+def _pump(make: Callable[[], Iterator[Any]], results: queue.SimpleQueue[tuple[str, Any]]) -> None:
+    try:
+        for found in make():
+            results.put(("item", found))
+    except BaseException as error:
+        results.put(("error", error))
+    else:
+        results.put(("end", None))
 
 
 @contextmanager
@@ -86,7 +121,7 @@ def _interruptible() -> Iterator[bool]:
         signal.signal(signal.SIGUSR2, before)
 
 
-def _raise(number: int, frame: FrameType | None) -> None:
+def _raise(_number: int, _frame: FrameType | None) -> None:
     raise _Interruption
 
 

@@ -117,7 +117,9 @@ def readable_schema(schema: pa.Schema, exclude: Iterable[str] = ()) -> pa.Schema
     exclude = list(exclude)
     for name in exclude:
         if name not in schema.names:
-            raise InvalidData(f"modality.exclude names {name!r}, which is no column{nearest(name, schema.names)}")
+            raise InvalidData(
+                f"modality.exclude names {name!r}, which is no column{nearest(name, schema.names)}"
+            )
     repeated = sorted({n for n in schema.names if schema.names.count(n) > 1})
     if repeated:
         raise InvalidData(f"column name(s) {repeated} occur more than once; rename them in the source")
@@ -184,4 +186,6 @@ def _update(summary: ColumnSummary, column: pa.Array | pa.ChunkedArray, name: st
             summary.update(chunk)
     except InvalidData as error:
         raise InvalidData(f"column {name!r}: {error}") from None
+
+
 CODEC = TabularCodec

@@ -57,7 +57,9 @@ class Vae(Model, Samples, Reconstructs, LogProb):
         """Importance-weighted bound; the part that belongs to no field (the latent's cost) is shared evenly."""
         mean, log_scale = self._posterior(x)
         noise = torch.randn(
-            self.settings.importance_samples, mean.shape[1], generator=torch.Generator().manual_seed(NOISE_SEED)
+            self.settings.importance_samples,
+            mean.shape[1],
+            generator=torch.Generator().manual_seed(NOISE_SEED),
         ).to(mean.device)
         fields, weights = [], []
         for epsilon in noise:

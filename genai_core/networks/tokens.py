@@ -110,13 +110,25 @@ def _feature_table(space: Tokens) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         if values is not None:
             tables.append(_features(values.reshape(-1)))
             rows += values.size
-    return torch.from_numpy(np.concatenate(tables)), torch.tensor(base), torch.tensor(stride), torch.tensor(parent)
+    return (
+        torch.from_numpy(np.concatenate(tables)),
+        torch.tensor(base),
+        torch.tensor(stride),
+        torch.tensor(parent),
+    )
 
 
 def _features(z: np.ndarray) -> np.ndarray:
     """Bounded views of a standardised value at several scales; zero off the axis."""
     z = np.nan_to_num(z, nan=0.0, posinf=0.0, neginf=0.0)
-    views = [np.tanh(z / 3), np.tanh(z), np.tanh(3 * z), np.tanh(10 * z), np.arcsinh(10 * z) / 4, np.clip(z, -5, 5) / 2]
+    views = [
+        np.tanh(z / 3),
+        np.tanh(z),
+        np.tanh(3 * z),
+        np.tanh(10 * z),
+        np.arcsinh(10 * z) / 4,
+        np.clip(z, -5, 5) / 2,
+    ]
     return np.stack(views, -1).astype(np.float32)
 
 

@@ -19,6 +19,14 @@ def database_path(uri: str) -> Path:
     return Path(unquote(uri.partition(":///")[2].partition("?")[0]))
 
 
+def absolute(uri: str) -> str:
+    """The same store from any working directory; URIs of other stores as they are."""
+    if not uri.startswith("sqlite:///"):
+        return uri
+    _, question, query = uri.partition("?")
+    return f"sqlite:///{quote(str(database_path(uri).absolute()))}{question}{query}"
+
+
 class Sqlite:
     """A local tracking database, opened read-only."""
 

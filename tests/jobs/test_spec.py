@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import copy
+import functools
 import io
 import json
+import operator
 import sys
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from genai_core.errors import InvalidSpec
 from jobs.spec import KINDS, entries, load, schema, schema_text
@@ -201,6 +206,55 @@ def test_all_faults_of_all_documents_are_told_at_once_in_order(write) -> None:
     )
     lines = [fault.split(": ")[0] for fault in refusal(write(text))]
     assert lines == ["job.yaml:2", "job.yaml:5", "job.yaml:5", "job.yaml:9", "job.yaml:12"]
+
+
+FULL = {
+    "train": {
+        "job": "train", "name": "n", "source": {"kind": "csv", "path": "p", "filter": "a > 1", "types": {"a": "int64"}},
+        "modality": {"kind": "tabular", "exclude": ["id"]}, "model": {"kind": "vae", "latent": 3},
+        "fit": {"seed": 1, "max_seconds": 2.5}, "compute": {"workers": 1, "runner": "inline"}, "track": {"register": "r"},
+    },
+    "generate": {"job": "generate", "model": "m", "rows": 3, "seed": 1, "where": {"a": [1, "x"]}, "sink": {"path": "o"}},
+    "score": {
+        "job": "score", "model": "m", "source": {"kind": "parquet", "path": "p"}, "scores": ["reconstruction"],
+        "fdr": 0.1, "keep": ["a"], "sink": {"path": "o"},
+    },
+}  # fmt: skip
+ODD = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-3, 10**20)
+    | st.floats()
+    | st.text(max_size=8)
+    | st.sampled_from(["gan", "csv", "1e400"]),
+    lambda inner: (
+        st.lists(inner, max_size=2)
+        | st.dictionaries(st.sampled_from(["kind", "path", "job", "x", "seed"]), inner, max_size=2)
+    ),
+    max_leaves=5,
+)
+
+
+def paths(value: object, prefix: tuple = ()) -> list[tuple]:
+    items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    return [prefix, *(path for key, inner in items for path in paths(inner, (*prefix, key)))]
+
+
+@pytest.mark.parametrize("kind", FULL)
+@given(data=st.data())
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+def test_any_value_at_any_place_is_accepted_or_refused_in_our_words(kind: str, data, tmp_path: Path) -> None:
+    document = copy.deepcopy(FULL[kind])
+    *way, last = data.draw(st.sampled_from(paths(document)[1:]))
+    functools.reduce(operator.getitem, way, document)[last] = data.draw(ODD)
+    path = tmp_path / "job.yaml"
+    path.write_text(json.dumps(document), encoding="utf-8")
+    try:
+        load(path)
+    except InvalidSpec as error:
+        for fault in str(error).splitlines():
+            assert fault.startswith(f"{path}:1: "), fault
+            assert "pydantic" not in fault and "Traceback" not in fault and len(fault) < 1000
 
 
 def test_two_jobs_may_not_share_a_sink(write) -> None:

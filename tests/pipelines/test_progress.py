@@ -67,6 +67,18 @@ def test_unknown_total_and_facts() -> None:
     assert progress.describe() == "train: 20 steps, loss 11, best yes"
 
 
+def test_rows_as_the_unit_have_a_speed_and_percent_no_total() -> None:
+    progress, _, watch = lines()
+    progress.start(1000, "rows", title="reading")
+    watch.time += 1
+    progress.advance(250)
+    assert progress.describe() == "reading: 250/1,000 rows, 250 rows/s, 0:03 left"
+    progress.start(100, "%", title="training")
+    watch.time += 1
+    progress.advance(12.4)
+    assert progress.describe() == "training: 12 %, 0:07 left"
+
+
 def test_a_second_phase_ends_the_first() -> None:
     progress, out, _ = lines()
     with progress:

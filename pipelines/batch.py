@@ -1,0 +1,168 @@
+"""What generating and scoring share: take the output directory, do the shards, list the output, tell MLflow."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from genai_core.artifact import Header
+from pipelines import storage
+from pipelines.batch_job import BatchJob, check_space, identity, masked
+from pipelines.context import Context
+from pipelines.plan import Plan, canonical_hash, code_fingerprint, versions
+from pipelines.runners import run_shards
+from pipelines.shard_work import Produce, ShardWork
+from pipelines.sink import Sink
+from pipelines.sources import Reader
+from pipelines.tracking import ResolvedModel, Run, check_reachable
+
+Summarise = Callable[[Sink, Mapping[str, Any]], dict[str, Any]]
+
+
+def _nothing_more(_sink: Sink, _provenance: Mapping[str, Any]) -> dict[str, Any]:
+    return {}
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One job, ready to run. `output` is the schema of the rows that it writes."""
+
+    verb: str
+    job: BatchJob
+    model: ResolvedModel
+    header: Header
+    plan: Plan
+    producer: Callable[[ShardWork, Any], Produce]
+    output: pa.Schema
+    synthetic: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
+    reader: Reader | None = None
+    source: Mapping[str, Any] | None = None
+    summarise: Summarise = _nothing_more
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """See `batch_job.identity`."""
+        return identity(self.job, self.verb, self.header.digest, self.plan)
+
+    @property
+    def provenance(self) -> dict[str, Any]:
+        """Where the output comes from: in the manifest and in every file's footer."""
+        known = self.header.provenance
+        return {
+            "format": 1,
+            "job_id": self.identity["job_id"],
+            "verb": self.verb,
+            "synthetic": self.synthetic,
+            "model": {
+                "uri": storage.mask(self.model.uri),
+                "digest": self.header.digest,
+                "kind": self.header.kind,
+            },
+            "training_data": masked(known.get("data")),
+            "training_job": known.get("job_id"),
+            "source": masked(self.source),
+            "spec": self.job.spec,
+            "spec_hash": canonical_hash(self.job.spec),
+            "versions": versions(),
+            "code": code_fingerprint(),
+        }
+
+
+def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
+    """Do the job, or what is left of it; returns what the last line of standard output says."""
+    started = time.monotonic()
+    sink, this, job = Sink(batch.job.sink.path), batch.identity, batch.job
+    sink.check(this)
+    if finished := sink.manifest():
+        context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
+        return _result(batch, finished, started, reused=True)
+    check_space(batch.job.sink.path, batch.plan.rows, batch.output)
+    check_reachable(job.track)
+    done = sink.prepare(this)
+    with Run.start(
+        job.track,
+        name=job.title,
+        kind=batch.verb,
+        spec_text=context.spec_text,
+        params={"job": job.spec, "job_id": this["job_id"]},
+        job_id=this["job_id"],
+        log=context.log,
+    ) as run:
+        _log_inputs(run, batch)
+        runner = _do(batch, sink, done, context)
+        summary = batch.summarise(sink, batch.provenance)
+        manifest = sink.finish(batch.plan, batch.provenance, summary)
+        seconds = time.monotonic() - started
+        _log_output(run, batch, manifest, seconds)
+        return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
+
+
+def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
+    todo = [shard for shard in batch.plan.shards if shard.id not in done]
+    if done:
+        context.log(f"resuming: {len(done)} of {len(batch.plan.shards)} shards are done")
+    work = ShardWork(
+        batch.producer,
+        str(batch.model.directory),
+        sink.uri if "://" in sink.uri else sink.root,  # a worker's working directory may be another
+        batch.provenance,
+        batch.options,
+        batch.reader,
+        batch.job.compute.retries,
+    )
+    with context.progress as progress:
+        progress.start(len(batch.plan.shards), "shards", done=len(done), title=batch.verb)
+        return run_shards(
+            work,
+            todo,
+            batch.job.compute,
+            lambda record: progress.advance(1, rows=record.get("rows", 0)),
+            context.log,
+        )
+
+
+def _log_inputs(run: Run, batch: Batch) -> None:
+    run.log_model_input(batch.model)
+    if batch.source is not None and batch.reader is not None:
+        facts = batch.source
+        name = Path(facts["path"]).name
+        run.log_dataset(
+            name,
+            facts["path"],
+            facts["digest"],
+            batch.reader.schema,
+            facts["rows"],
+            "scoring",
+            facts["filter"],
+        )
+
+
+def _log_output(run: Run, batch: Batch, manifest: Mapping[str, Any], seconds: float) -> None:
+    path = storage.mask(batch.job.sink.path)
+    run.log_dataset(batch.job.title, path, manifest["hash"], batch.output, manifest["rows"], "output")
+    run.log_metrics({"rows": manifest["rows"], "bytes": manifest["bytes"], "seconds": seconds})
+    numbers = {k: v for k, v in manifest["summary"].items() if isinstance(v, int | float)}
+    run.log_metrics(numbers)
+    run.set_tags({"genai.output": path, "genai.manifest": manifest["hash"]})
+
+
+def _result(batch: Batch, manifest: Mapping[str, Any], started: float, **facts: Any) -> dict[str, Any]:
+    return {
+        "status": "done",
+        "job_id": manifest["provenance"]["job_id"],
+        "output": storage.mask(batch.job.sink.path),
+        "rows": manifest["rows"],
+        "shards": len(manifest["shards"]),
+        "quarantined": len(manifest["quarantined"]),
+        "manifest": manifest["hash"],
+        "model": storage.mask(batch.model.uri),
+        **manifest["summary"],
+        **facts,
+        "seconds": round(time.monotonic() - started, 3),
+    }

@@ -1,0 +1,161 @@
+"""The keys that every batch job has, and what can be known of one before it runs."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+from pydantic import Field
+
+from genai_core.artifact import Header, read_header
+from genai_core.errors import MissingCapability, Unavailable
+from pipelines import storage
+from pipelines.context import Context
+from pipelines.masking import mask_text
+from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
+from pipelines.runners import check_address
+from pipelines.settings import RUNNERS, ComputeSettings, Settings, SinkSettings, TrackSettings
+from pipelines.sink import Sink
+from pipelines.tracking import check_reachable, peek_model
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainJob
+
+PLACE = {
+    "compute",
+    "track",
+    "sink",
+    "name",
+}  # of a job: where it runs and what it is called, not what it makes
+TEXT_BYTES = 16  # assumed of a value without a fixed width
+COMPRESSED = 0.5  # of the plain width, what Parquet takes at most in practice
+
+
+class BatchJob(Settings):
+    """The keys that every batch job has."""
+
+    name: str | None = Field(
+        None, min_length=1, max_length=200, description="what the job is called in MLflow"
+    )
+    model: str = Field(
+        min_length=1, description="models:/NAME@ALIAS, models:/NAME/VERSION, or an artifact directory"
+    )
+    rows_per_shard: int = Field(
+        ROWS_PER_SHARD, ge=1, le=10_000_000, description="rows made, written and resumed as one"
+    )
+    sink: SinkSettings
+    compute: ComputeSettings = ComputeSettings()
+    track: TrackSettings = TrackSettings()
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the output's bytes, without secrets."""
+        return masked(self.model_dump(mode="json", exclude=PLACE))
+
+    @property
+    def title(self) -> str:
+        return self.name or Path(storage.mask(self.sink.path)).name or "batch"
+
+
+def identity(job: BatchJob, verb: str, digest: str, plan: Plan) -> dict[str, Any]:
+    """{"job_id", "verb", "parts"}: equal parts give equal bytes."""
+    parts = {
+        "model": digest,
+        "plan": plan.hash,
+        "spec": job.spec,
+        "code": code_fingerprint(),
+        "versions": versions(),
+    }
+    return {"job_id": job_id(verb, parts), "verb": verb, "parts": parts}
+
+
+def check_batch(
+    job: BatchJob, rows: int, output: pa.Schema | None, known: Mapping[str, Any] | None
+) -> list[str]:
+    """Facts about where a job runs and writes; `known` is its identity, if that can be known already.
+
+    Raises Unavailable or OutputExists.
+    """
+    check_reachable(job.track)
+    check_space(job.sink.path, rows, output or pa.schema([]))
+    if job.compute.runner not in RUNNERS:
+        check_address(job.compute.runner)
+    return [
+        f"output: {storage.mask(job.sink.path)} ({_state(job, known)})",
+        f"runner: {job.compute.runner}, {job.compute.workers} worker(s)",
+    ]
+
+
+def _state(job: BatchJob, known: Mapping[str, Any] | None) -> str:
+    sink = Sink(job.sink.path)
+    if known is not None:
+        sink.check(known)
+    with storage.explained(sink.uri):
+        if sink.job() is None:
+            sink.refuse_strangers()
+            return "free"
+        if known is None:
+            return "holds a job's output, which the run resumes if it is this job's"
+        return "this job is finished already" if sink.manifest() else "this job resumes"
+
+
+def check_space(uri: str, rows: int, schema: pa.Schema) -> None:
+    """Unavailable when the output certainly does not fit, or cannot be written."""
+    filesystem, path = storage.resolve(uri)
+    free = storage.free_bytes(uri)
+    if free is None or filesystem.type_name != "local":
+        return
+    where = storage.nearest_directory(path)
+    if not where.is_dir() or not os.access(where, os.W_OK | os.X_OK):
+        raise Unavailable(
+            f"{where} cannot be written into; choose another sink.path, or change its owner or mode"
+        )
+    needed = int(rows * COMPRESSED * sum(_width(f.type) for f in schema))
+    if needed > free:
+        raise Unavailable(
+            f"{rows:,} rows need about {needed / 1e9:,.1f} GB, {where} has {free / 1e9:,.1f} GB free; free some, "
+            "choose another sink.path, or make fewer rows"
+        )
+
+
+def _width(kind: pa.DataType) -> float:
+    try:
+        return float(kind.bit_width / 8)
+    except ValueError:
+        return TEXT_BYTES
+
+
+def find_header(job: BatchJob, context: Context) -> Header | TrainJob | None:
+    """For `check`: the model's header, the earlier job that will make it, or None when only the run can tell."""
+    promised = context.promised_model(job.model)
+    if promised is not None:
+        return promised
+    directory = peek_model(job.model, job.track.uri)
+    return None if directory is None else read_header(directory)
+
+
+def describe(job: BatchJob, found: Header | TrainJob | None) -> str:
+    """A fact about the model."""
+    if isinstance(found, Header):
+        return f"model: {job.model} ({found.kind}, {len(found.schema)} columns, {found.digest[:19]})"
+    if found is None:
+        return f"model: {job.model} (its files lie where only the run can see them)"
+    return f"model: {job.model} ({found.model.kind}), which the job {found.name} above will train"
+
+
+def require(capability: str, kind: str, capabilities: tuple[str, ...], verb: str) -> None:
+    """MissingCapability unless the family can do what the verb needs."""
+    if capability not in capabilities:
+        raise MissingCapability(f"a {kind} model cannot {verb}; it can give: {', '.join(capabilities)}")
+
+
+def masked(value: Any) -> Any:
+    """Without the secrets that paths and texts may spell out."""
+    if isinstance(value, str):
+        return mask_text(value)
+    if isinstance(value, Mapping):
+        return {key: masked(inner) for key, inner in value.items()}
+    return [masked(inner) for inner in value] if isinstance(value, list | tuple) else value

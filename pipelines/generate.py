@@ -1,0 +1,93 @@
+"""Generate: rows that a fitted model draws, with exactly the schema of its training data."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from genai_core import artifact, catalog
+from genai_core.artifact import Header
+from genai_core.errors import MissingCapability
+from pipelines.batch import Batch, run_batch
+from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
+from pipelines.context import Context
+from pipelines.plan import Shard, plan_generation
+from pipelines.shard_work import Produce, ShardWork
+from pipelines.tracking import resolve_model
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from genai_core.fitted import FittedModel
+
+
+class GenerateJob(BatchJob):
+    """Draw rows from a model into a directory of Parquet files."""
+
+    job: Literal["generate"] = "generate"
+    rows: int = Field(ge=1, le=10**12)
+    seed: int = Field(0, ge=0, lt=2**63, description="the same seed gives the same rows")
+    where: dict[str, Any] = Field(
+        default_factory=dict,
+        description="conditions that every row fulfils, such as {origin: JFK, month: [6, 7]}",
+    )
+    temperature: float = Field(
+        1.0, gt=0, le=10, description="below 1: more typical rows, above: more varied ones"
+    )
+
+
+def check(job: GenerateJob, context: Context) -> list[str]:
+    """Facts about a job that can run; raises InvalidInput for one that cannot."""
+    found = find_header(job, context)
+    plan = plan_generation(job.rows, job.seed, job.rows_per_shard)
+    output = known = None
+    if isinstance(found, Header):
+        _refuse_unable(job, found.kind)
+        output, known = found.schema, identity(job, "generate", found.digest, plan)
+        if job.where:  # against what the model has seen: that needs all of it
+            artifact.load(resolve_model(job.model, job.track.uri).directory).check_where(job.where)
+    elif found is not None:
+        _refuse_unable(job, found.model.kind)
+    facts = [describe(job, found), f"{job.rows:,} rows in {len(plan.shards)} shard(s)"]
+    return facts + check_batch(job, job.rows, output, known)
+
+
+def _refuse_unable(job: GenerateJob, kind: str) -> None:
+    require("samples", kind, catalog.FAMILIES[kind].capabilities, "generate rows")
+    asked = [name for name, given in (("where", job.where), ("temperature", job.temperature != 1.0)) if given]
+    if asked and kind != "autoregressive":
+        raise MissingCapability(
+            f"a {kind} model cannot generate with {' and '.join(asked)}; an autoregressive model can"
+        )
+
+
+def run(job: GenerateJob, context: Context) -> dict[str, Any]:
+    """Generate, or finish what an interrupted run of the same job left."""
+    model = resolve_model(job.model, job.track.uri)
+    header = artifact.read_header(model.directory)
+    _refuse_unable(job, header.kind)
+    if job.where:
+        artifact.load(model.directory).check_where(job.where)
+    batch = Batch(
+        verb="generate",
+        job=job,
+        model=model,
+        header=header,
+        plan=plan_generation(job.rows, job.seed, job.rows_per_shard),
+        producer=producer,
+        output=header.schema,
+        synthetic=True,
+        options={"where": job.where, "temperature": job.temperature},
+    )
+    return run_batch(batch, context)
+
+
+def producer(work: ShardWork, model: FittedModel) -> Produce:
+    """What a worker does with a shard."""
+    where, temperature = work.options["where"] or None, work.options["temperature"]
+
+    def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
+        return model.sample(shard.rows, seed=shard.seed, where=where, temperature=temperature), {}
+
+    return produce

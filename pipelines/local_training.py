@@ -1,0 +1,81 @@
+"""Training in this process: one CPU worker, no cluster; an interrupted fit resumes from its last checkpoint."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from genai_core.codec import Codec
+from genai_core.fitted import FittedModel
+from genai_core.loop import Fit, Replicas, spread
+from genai_core.train import finish, new_model
+from pipelines import checkpoints
+from pipelines.encoding import encode_source, shares
+from pipelines.progress import Progress
+from pipelines.sources.source import Source
+
+if TYPE_CHECKING:
+    from pipelines.train import Report, TrainJob
+
+CALIBRATION_ROWS = 20_000
+
+
+class Here(Replicas):
+    """One replica, which reports to the run and keeps its checkpoint on disk."""
+
+    def __init__(self, directory: Path, report: Report) -> None:
+        self.directory, self._report = directory, report
+
+    def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
+        self._report(metrics, step)
+
+    def save(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        checkpoints.write(self.directory, tensors, facts)
+
+    def restore(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        return checkpoints.read(self.directory)
+
+
+def fit_here(
+    job: TrainJob,
+    codec: Codec,
+    source: Source,
+    this: str,
+    provenance: dict[str, Any],
+    scratch: Path,
+    report: Report,
+    progress: Progress,
+) -> FittedModel:
+    """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(max(int(job.compute.cpus_per_worker), 1))
+    torch.set_flush_denormal(True)
+    try:
+        records = encode_source(codec, source.reader, job.fit, scratch, shares(source, 1)[0])
+        network = new_model(job.model.kind, codec, job.model, job.fit.seed)
+        fit = Fit(
+            network,
+            records.train,
+            records.held_out.tokens,
+            job.fit,
+            Here(Path(job.checkpoints) / this, report),
+        )
+        fit.on_step = _show(progress, fit.batch)
+        done = fit.run()
+        sample = records.held_out.rows(spread(len(records.held_out.tokens), CALIBRATION_ROWS))
+        return finish(job.model.kind, codec, network, sample, done, provenance)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _show(progress: Progress, batch: int) -> Any:
+    shown = 0.0
+
+    def on_step(step: int, done: float) -> None:
+        nonlocal shown
+        progress.advance(100 * (done - shown), rows=batch)
+        shown = done
+
+    return on_step

@@ -1,0 +1,226 @@
+"""Training on Ray Train: the same loop on several workers; gloo between CPUs, nccl between GPUs.
+
+Every worker encodes its own share of the files, so no worker holds the data set. A worker that dies brings the group
+down and up again (`compute.retries`), and the fit goes on from the last checkpoint. Checkpoints are safetensors and
+JSON; nothing is unpickled from disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from genai_core import catalog
+from genai_core.codec import Codec
+from genai_core.errors import JobFailed
+from genai_core.fitted import FittedModel
+from genai_core.loop import Fit, Progress, Replicas, spread
+from genai_core.spaces import Records
+from genai_core.train import finish, new_model
+from pipelines import checkpoints
+from pipelines.encoding import encode_source, shares
+from pipelines.local_training import CALIBRATION_ROWS
+from pipelines.sources.source import Source
+
+if TYPE_CHECKING:
+    from pipelines.progress import Progress as Bar
+    from pipelines.train import Report, TrainJob
+
+KEPT = 2  # checkpoints
+
+
+def fit_on_ray(
+    job: TrainJob,
+    codec: Codec,
+    source: Source,
+    this: str,
+    provenance: dict[str, Any],
+    scratch: Path,
+    report: Report,
+    progress: Bar,
+) -> FittedModel:
+    """Run `_worker` on every worker and put the model together from the last checkpoint. Raises JobFailed."""
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    from pipelines.runners import _session
+
+    compute = job.compute
+    settings, arrays = codec.state()
+    config = {
+        "job": job.model_dump(mode="json", by_alias=True),
+        "codec": settings,
+        "arrays": arrays,
+        "reader": source.reader,  # knows the files' places: a worker's working directory is another
+        "shares": shares(source, compute.workers),
+    }
+    resources = {"CPU": compute.cpus_per_worker}
+    if compute.gpus_per_worker:
+        resources["GPU"] = compute.gpus_per_worker
+    with _session(compute):
+        trainer = TorchTrainer(
+            _worker,
+            train_loop_config=config,
+            torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=compute.workers,
+                use_gpu=compute.gpus_per_worker > 0,
+                resources_per_worker=resources,
+            ),
+            run_config=ray.train.RunConfig(
+                name=this,
+                storage_path=_absolute(job.checkpoints),
+                failure_config=ray.train.FailureConfig(max_failures=compute.retries),
+                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except Exception as error:
+            raise JobFailed(
+                f"training on Ray failed after {compute.retries} restart(s): {_cause(error)}"
+            ) from error
+        with result.checkpoint.as_directory() as directory:
+            tensors, facts = checkpoints.read(Path(directory)) or ({}, {})
+    return _assemble(job, codec, tensors, facts, provenance, report)
+
+
+def _absolute(uri: str) -> str:
+    return uri if "://" in uri else str(Path(uri).absolute())
+
+
+def _cause(error: BaseException) -> str:
+    """The innermost error that says something, in one line."""
+    while (inner := getattr(error, "cause", None) or error.__cause__) is not None:
+        error = inner
+    return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
+
+
+def _assemble(
+    job: TrainJob,
+    codec: Codec,
+    tensors: dict[str, Tensor],
+    facts: dict[str, Any],
+    provenance: dict[str, Any],
+    report: Report,
+) -> FittedModel:
+    if not facts.get("complete"):
+        raise JobFailed(
+            "training on Ray ended without a complete checkpoint; run the job again to go on from the last"
+        )
+    if len(set(facts["replicas"])) != 1:
+        raise JobFailed(
+            "the replicas ended with different weights; this is a fault of the program, please report it"
+        )
+    for entry in facts["progress"]["history"]:
+        report({name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
+    network = new_model(job.model.kind, codec, job.model, job.fit.seed)
+    network.load_state_dict({n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")})
+    held_out = Records(tensors["held_out/tokens"].numpy(), tensors["held_out/log_measure"].numpy())
+    fitted = finish(job.model.kind, codec, network, held_out, Progress(**facts["progress"]), provenance)
+    fitted.provenance["training"] |= {"workers": len(facts["replicas"]), "replicas": facts["replicas"][0]}
+    return fitted
+
+
+# -- on the workers ------------------------------------------------------------------------------------------
+
+
+class OnRay(Replicas):
+    """One of several replicas: averages by torch.distributed, keeps checkpoints by Ray Train."""
+
+    def __init__(self) -> None:
+        import ray.train
+
+        context = ray.train.get_context()
+        self.rank, self.world = context.get_world_rank(), context.get_world_size()
+        self._metrics: dict[str, float] = {}
+
+    def average(self, values: Tensor) -> Tensor:
+        if self.world > 1:
+            torch.distributed.all_reduce(values)
+            values /= self.world
+        return values
+
+    def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
+        self._metrics = {"step": step, **metrics}
+
+    def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        self.publish(tensors, {"progress": facts})
+
+    def publish(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
+        """Hand a checkpoint of rank 0 to Ray Train; every rank takes part."""
+        import ray.train
+
+        if self.rank:
+            ray.train.report(self._metrics)
+            return
+        with tempfile.TemporaryDirectory() as directory:
+            checkpoints.fill(Path(directory), tensors, facts)
+            ray.train.report(self._metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
+
+    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        import ray.train
+
+        checkpoint = ray.train.get_checkpoint()
+        if checkpoint is None:
+            return None
+        with checkpoint.as_directory() as directory:
+            found = checkpoints.read(Path(directory))
+        return found and (found[0], found[1]["progress"])
+
+    def gather(self, value: Any) -> list[Any]:
+        """The value of every replica, on every replica."""
+        if self.world == 1:
+            return [value]
+        values: list[Any] = [None] * self.world
+        torch.distributed.all_gather_object(values, value)  # between processes, never from disk
+        return values
+
+
+def _worker(config: dict[str, Any]) -> None:
+    """What each worker runs."""
+    from pipelines.train import TrainJob
+
+    torch.set_flush_denormal(True)
+    job = TrainJob.model_validate(config["job"])
+    torch.set_num_threads(max(int(job.compute.cpus_per_worker), 1))
+    replicas = OnRay()
+    codec = catalog.codec_class(job.modality.kind).from_state(config["codec"], config["arrays"])
+    with tempfile.TemporaryDirectory(prefix="genai-") as scratch:
+        records = encode_source(codec, config["reader"], job.fit, Path(scratch), config["shares"][replicas.rank])
+        network = new_model(job.model.kind, codec, job.model, job.fit.seed)
+        if job.compute.gpus_per_worker:
+            import ray.train.torch
+
+            network.to(ray.train.torch.get_device())
+        fit = Fit(network, records.train, records.held_out.tokens, job.fit, replicas)
+        fit.run()
+        _publish_result(fit, network, records.held_out, replicas)
+
+
+def _publish_result(fit: Fit, network: torch.nn.Module, held_out: Records, replicas: OnRay) -> None:
+    """The last checkpoint: the best weights, held-out records of all workers, and proof that the replicas agree."""
+    mine = held_out.rows(spread(len(held_out.tokens), CALIBRATION_ROWS // replicas.world))
+    parts = replicas.gather((np.asarray(mine.tokens), np.asarray(mine.log_measure)))
+    weights = {f"best/{name}": value for name, value in network.state_dict().items()}
+    weights["held_out/tokens"] = torch.from_numpy(np.concatenate([tokens for tokens, _ in parts]))
+    weights["held_out/log_measure"] = torch.from_numpy(np.concatenate([measure for _, measure in parts]))
+    facts = {
+        "complete": True,
+        "progress": vars(fit.progress),
+        "replicas": replicas.gather(_digest(fit.model)),
+    }
+    replicas.publish(weights, facts)
+
+
+def _digest(module: torch.nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, value in sorted(module.state_dict().items()):
+        digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,124 @@
+"""Score: how unusual each row of a source is to a fitted model, and which rows stand out.
+
+Every shard gives one file: carried columns, source_file and source_row, the scores (higher = more anomalous),
+p_value of the first score, and for the most anomalous rows `why`. When all are done `_anomalies.parquet` lists the
+rows that are flagged, the most anomalous first.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field
+
+from genai_core import artifact, catalog
+from genai_core.artifact import Header
+from genai_core.errors import MissingCapability, nearest
+from pipelines.anomalies import Question, list_anomalies
+from pipelines.batch import Batch, run_batch
+from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
+from pipelines.context import Context
+from pipelines.plan import plan_scoring
+from pipelines.scored_rows import Scorer, output_schema
+from pipelines.shard_work import Produce, ShardWork
+from pipelines.sources import Source, SourceSettings, open_source
+from pipelines.tracking import resolve_model
+
+if TYPE_CHECKING:
+    from genai_core.fitted import FittedModel
+
+TOP_K = 100  # rows listed when the job asks for neither fdr nor top_k
+
+
+class ScoreJob(BatchJob):
+    """Score the rows of a source into a directory of Parquet files."""
+
+    job: Literal["score"] = "score"
+    source: SourceSettings
+    scores: list[str] | None = Field(None, min_length=1, description="default: all that the model can give")
+    fdr: float | None = Field(
+        None, gt=0, lt=1, description="flag as many rows as possible with at most this share of false alarms"
+    )
+    top_k: int | None = Field(
+        None, ge=1, le=10_000_000, description="list only so many of the most anomalous rows"
+    )
+    keep: list[str] = Field(default_factory=list, description="columns of the source to carry to the output")
+
+
+def check(job: ScoreJob, context: Context) -> list[str]:
+    """Facts about a job that can run; raises InvalidInput for one that cannot."""
+    found = find_header(job, context)
+    kind = found.kind if isinstance(found, Header) else None if found is None else found.model.kind
+    names = None if kind is None else score_names(job, kind)
+    facts = [describe(job, found)] + ([f"scores: {', '.join(names)}"] if names else [])
+    if context.promised_output(job.source.path) is not None:
+        return [
+            *facts,
+            f"source: {job.source.path}, which a job above will write",
+            *check_batch(job, 0, None, None),
+        ]
+    source = open_source(job.source)
+    output = output_schema(source.reader, job.keep, names or ["score"])
+    known = None
+    if isinstance(found, Header):
+        artifact.check_schema(found, source.schema)
+        known = identity(job, "score", found.digest, plan_scoring(source, job.rows_per_shard))
+    source.require_rows()
+    facts.append(f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)")
+    return facts + check_batch(job, source.rows, output, known)
+
+
+def run(job: ScoreJob, context: Context) -> dict[str, Any]:
+    """Score, or finish what an interrupted run of the same job left."""
+    model = resolve_model(job.model, job.track.uri)
+    header = artifact.read_header(model.directory)
+    names = score_names(job, header.kind)
+    source = open_source(job.source)
+    output = output_schema(source.reader, job.keep, names)
+    artifact.check_schema(header, source.schema)
+    source.require_rows()
+    top_k = job.top_k if job.top_k or job.fdr else TOP_K
+    question = Question(names[0], job.fdr, top_k, output)
+    batch = Batch(
+        verb="score",
+        job=job,
+        model=model,
+        header=header,
+        plan=plan_scoring(source, job.rows_per_shard),
+        producer=producer,
+        output=output,
+        synthetic=False,
+        options={"scores": names, "fdr": job.fdr, "top_k": top_k, "keep": job.keep},
+        reader=source.reader,
+        source=_facts(job, source),
+        summarise=lambda sink, provenance: list_anomalies(sink, provenance, question),
+    )
+    return run_batch(batch, context)
+
+
+def score_names(job: ScoreJob, kind: str) -> list[str]:
+    """The scores to give, the first of them with p-values; MissingCapability when the family has no such score."""
+    able = catalog.FAMILIES[kind].scores
+    for name in job.scores or ():
+        if name not in able:
+            raise MissingCapability(
+                f"a {kind} model cannot give the score {name!r}{nearest(name, able)}; it can give: {', '.join(able)}"
+            )
+    return list(dict.fromkeys(job.scores or able))
+
+
+def _facts(job: ScoreJob, source: Source) -> dict[str, Any]:
+    return {
+        "kind": job.source.kind,
+        "path": job.source.path,
+        "filter": job.source.filter,
+        "digest": source.digest,
+        "rows": source.rows,
+    }
+
+
+def producer(work: ShardWork, model: FittedModel) -> Produce:
+    """What a worker does with a shard."""
+    if work.reader is None:
+        raise ValueError("scoring needs a reader")
+    return Scorer(work.options, work.reader, model)

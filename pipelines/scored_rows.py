@@ -1,0 +1,128 @@
+"""A shard of rows with their scores: the table that scoring writes."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+
+from genai_core.errors import InvalidInput
+from pipelines.explanations import WHY, explain
+from pipelines.plan import Shard
+from pipelines.sources import Piece, Reader
+
+if TYPE_CHECKING:
+    from genai_core.fitted import FittedModel
+
+FILE, ROW, P_VALUE, REASONS = "source_file", "source_row", "p_value", "why"
+CHUNK_ROWS = 65_536  # scored together, so that a file that cannot be cut needs no more memory
+
+
+def output_schema(reader: Reader, keep: Sequence[str], names: Sequence[str]) -> pa.Schema:
+    """Of the scored rows; InvalidInput for columns to keep that are not there or have taken names."""
+    kept = reader.project(list(dict.fromkeys(keep)))
+    made = [
+        pa.field(FILE, pa.dictionary(pa.int32(), pa.string())),
+        pa.field(ROW, pa.int64()),
+        *(pa.field(name, pa.float64()) for name in names),
+        pa.field(P_VALUE, pa.float64()),
+        pa.field(REASONS, WHY),
+    ]
+    taken = [field.name for field in made if field.name in kept.names]
+    if taken:
+        raise InvalidInput(
+            f"keep: the output has a column {taken[0]!r} of its own; leave it out, or rename it"
+        )
+    return pa.schema([*kept, *made])
+
+
+class Chunk(NamedTuple):
+    """Rows that are scored together, the file of each and its number therein."""
+
+    table: pa.Table
+    files: pa.DictionaryArray
+    rows: np.ndarray
+
+
+class Scorer:
+    """Scores the pieces of a shard, chunk by chunk."""
+
+    def __init__(self, options: Mapping[str, Any], reader: Reader, model: FittedModel) -> None:
+        self.model, self.reader = model, reader
+        self.names: list[str] = options["scores"]
+        self.fdr: float | None = options["fdr"]
+        self.top_k: int | None = options["top_k"]
+        self.schema = output_schema(reader, options["keep"], self.names)
+        kept = [name for name in self.schema.names if name in options["keep"]]
+        self.columns = list(dict.fromkeys([*model.schema.names, *kept]))
+        self.ranks = model.calibration_size(self.names[0]) + 1  # p-values are 1, 2, ... ranks of these
+
+    def __call__(self, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
+        """The table, and how often each small p-value occurs: what false-discovery control needs of a shard."""
+        counts: Counter[int] = Counter()
+        tables = [self._scored(chunk, counts) for chunk in self._chunks(shard.pieces)]
+        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
+        return table.unify_dictionaries().combine_chunks(), {
+            "ranks": self.ranks,
+            "p_counts": [[rank, count] for rank, count in sorted(counts.items())],
+        }
+
+    def _chunks(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
+        parts: list[tuple[str, pa.RecordBatch, np.ndarray]] = []
+        for piece in pieces:
+            for batch, rows in self.reader.stream(piece, self.columns):
+                parts.append((piece.path, batch, rows))
+                if sum(len(numbers) for _, _, numbers in parts) >= CHUNK_ROWS:
+                    yield _joined(parts)
+                    parts = []
+        if parts:
+            yield _joined(parts)
+
+    def _scored(self, chunk: Chunk, counts: Counter[int]) -> pa.Table:
+        scored = self.model.score(chunk.table, self.names)
+        first = scored.totals[self.names[0]]
+        p_values = self.model.p_values(self.names[0], first)
+        self._count(p_values, counts)
+        standing_out = np.flatnonzero(self._stands_out(first, p_values))
+        made = {
+            FILE: chunk.files,
+            ROW: pa.array(chunk.rows),
+            **{name: pa.array(scored.totals[name]) for name in self.names},
+            P_VALUE: pa.array(p_values),
+            REASONS: explain(chunk.table, scored.per_column.get(self.names[0]), scored.columns, standing_out),
+        }
+        columns = [made[name] if name in made else chunk.table.column(name) for name in self.schema.names]
+        return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def _count(self, p_values: np.ndarray, counts: Counter[int]) -> None:
+        """A discovery at a false-discovery rate has a p-value of at most that rate, so only those are counted."""
+        if self.fdr is not None:
+            ranks = np.rint(p_values[p_values <= self.fdr] * self.ranks).astype(np.int64)
+            counts.update(
+                dict(zip(*(found.tolist() for found in np.unique(ranks, return_counts=True)), strict=True))
+            )
+
+    def _stands_out(self, scores: np.ndarray, p_values: np.ndarray) -> np.ndarray:
+        """Rows that may be flagged in the end: only they are explained."""
+        chosen = np.zeros(len(scores), bool)
+        if self.fdr is not None:
+            chosen |= p_values <= self.fdr
+        elif self.top_k is not None:
+            chosen[np.argsort(-order_of(scores), kind="stable")[: self.top_k]] = True
+        return chosen
+
+
+def order_of(scores: np.ndarray) -> np.ndarray:
+    """Scores that sort: what is no number is the most anomalous."""
+    return np.where(np.isnan(scores), np.inf, scores)
+
+
+def _joined(parts: Sequence[tuple[str, pa.RecordBatch, np.ndarray]]) -> Chunk:
+    paths = list(dict.fromkeys(path for path, _, _ in parts))
+    codes = np.concatenate([np.full(len(rows), paths.index(path), np.int32) for path, _, rows in parts])
+    table = pa.Table.from_batches([batch for _, batch, _ in parts]).unify_dictionaries().combine_chunks()
+    files = pa.DictionaryArray.from_arrays(codes, pa.array(paths, pa.string()))
+    return Chunk(table, files, np.concatenate([rows for _, _, rows in parts]))

@@ -1,0 +1,240 @@
+"""Train: a source becomes a fitted model, kept as an artifact and tracked in MLflow."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from pydantic import Field, model_validator
+
+from genai_core import catalog
+from genai_core.errors import OutputExists
+from genai_core.hyperparameters import (
+    Autoregressive,
+    FitSettings,
+    ModalitySettings,
+    ModelSettings,
+    TabularSettings,
+)
+from genai_core.modalities.tabular import readable_schema
+from pipelines.context import Context
+from pipelines.plan import code_fingerprint, job_id, versions
+from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
+from pipelines.sources import SourceSettings, open_source
+
+if TYPE_CHECKING:
+    from genai_core.codec import Codec
+    from genai_core.fitted import FittedModel
+    from pipelines.sources.source import Source
+    from pipelines.tracking import Run
+
+
+class TrainJob(Settings):
+    """Fit a model and keep it: in MLflow, in a directory (sink), or both."""
+
+    job: Literal["train"] = "train"
+    name: str = Field(min_length=1, max_length=200)
+    source: SourceSettings
+    modality: ModalitySettings = TabularSettings()
+    model: ModelSettings = Autoregressive()
+    fit: FitSettings = FitSettings()
+    compute: ComputeSettings = ComputeSettings()
+    track: TrackSettings = TrackSettings()
+    sink: SinkSettings | None = Field(None, description="directory for the artifact, beside MLflow")
+    checkpoints: str = Field(
+        ".genai/checkpoints",
+        min_length=1,
+        description="where an interrupted fit resumes from; shared storage on a cluster",
+    )
+
+    @model_validator(mode="after")
+    def _kept_somewhere(self) -> TrainJob:
+        if self.sink is None and not self.track.enabled:
+            raise ValueError("the model would be lost: give a sink, or leave tracking enabled")
+        return self
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What decides the model: the job without where it runs and where it is kept."""
+        return self.model_dump(mode="json", include={"source", "modality", "model", "fit"}) | {
+            "workers": self.compute.workers  # the batches of two workers are not those of one
+        }
+
+
+def check(job: TrainJob, context: Context) -> list[str]:
+    """Facts about a job that can run; raises InvalidInput for one that cannot."""
+    from pipelines.tracking import check_reachable
+
+    source = open_source(job.source)
+    schema = readable_schema(source.schema, job.modality.exclude)
+    source.require_rows()
+    check_reachable(job.track)
+    _check_sink(job, None)
+    family = catalog.FAMILIES[job.model.kind]
+    return [
+        f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
+        f"columns to learn: {len(schema)}",
+        f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(family.scores)}",
+        f"training runs {_place(job.compute)}",
+    ]
+
+
+def run(job: TrainJob, context: Context) -> dict[str, Any]:
+    """Train, keep and track; a job that was done before is not done again."""
+    from pipelines.tracking import Run, finished_run
+
+    started = time.monotonic()
+    source = open_source(job.source)
+    readable_schema(source.schema, job.modality.exclude)
+    this = job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint()})
+    _check_sink(job, this)
+    if earlier := finished_run(job.track, job.name, this):
+        context.log(f"{job.name}: the same job is done already: {earlier['model']}")
+        return {"status": "done", "job_id": this, "reused": True, **earlier}
+    context.log(f"{job.name}: training runs {_place(job.compute)}")
+    params = {"job": job.identity, "job_id": this}
+    with (
+        Run.start(
+            job.track,
+            name=job.name,
+            kind="train",
+            spec_text=context.spec_text,
+            params=params,
+            job_id=this,
+            log=context.log,
+        ) as tracked,
+        tempfile.TemporaryDirectory(prefix="genai-") as scratch,
+    ):
+        fitted = _fit(job, source, this, tracked, Path(scratch), context)
+        result = _keep(job, fitted, tracked, Path(scratch), source)
+    shutil.rmtree(Path(job.checkpoints) / this, ignore_errors=True)
+    facts = fitted.provenance["training"]
+    return {
+        "status": "done",
+        "job_id": this,
+        **result,
+        **facts,
+        "seconds": round(time.monotonic() - started, 1),
+    }
+
+
+def _place(compute: ComputeSettings) -> str:
+    if in_process(compute):
+        return "in this process"
+    where = (
+        "on this machine's Ray"
+        if compute.runner in ("auto", "ray")
+        else f"on the Ray cluster {compute.runner}"
+    )
+    return f"{where} with {compute.workers} worker(s)"
+
+
+def in_process(compute: ComputeSettings) -> bool:
+    """One CPU worker needs no cluster: starting one costs more than many a fit."""
+    if compute.runner == "inline":
+        return True
+    return compute.runner == "auto" and compute.workers == 1 and compute.gpus_per_worker == 0
+
+
+def _fit(
+    job: TrainJob, source: Source, this: str, tracked: Run, scratch: Path, context: Context
+) -> FittedModel:
+    codec = _fit_codec(job, source, context)
+    provenance = {
+        "job_id": this,
+        "name": job.name,
+        "job": job.identity,
+        "data": {
+            "path": job.source.path,
+            "filter": job.source.filter,
+            "digest": source.digest,
+            "rows": codec.rows,  # type: ignore[attr-defined]
+        },
+        "versions": versions(),
+    }
+    tracked.log_dataset(
+        job.name,
+        job.source.path,
+        source.digest,
+        codec.schema,
+        codec.rows,
+        "training",
+        job.source.filter,  # type: ignore[attr-defined]
+    )
+
+    def report(metrics: dict[str, float], step: int) -> None:
+        tracked.log_metrics(metrics, step)
+
+    context.progress.start(100, "%", title="training")
+    if in_process(job.compute):
+        from pipelines.local_training import fit_here
+
+        return fit_here(job, codec, source, this, provenance, scratch, report, context.progress)
+    from pipelines.ray_training import fit_on_ray
+
+    return fit_on_ray(job, codec, source, this, provenance, scratch, report, context.progress)
+
+
+def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
+    context.progress.start(source.rows, "rows", title="reading")
+
+    def counted() -> Any:
+        for batch in source.batches(readable_schema(source.schema, job.modality.exclude).names):
+            context.progress.advance(batch.num_rows)
+            yield batch
+
+    return catalog.codec_class(job.modality.kind).fit(counted(), source.schema, job.modality)
+
+
+def _check_sink(job: TrainJob, this: str | None) -> None:
+    if job.sink is None or not Path(job.sink.path).exists():
+        return
+    from genai_core.artifact import HEADER, read_header
+
+    path = Path(job.sink.path)
+    if not path.is_dir() or (any(path.iterdir()) and not (path / HEADER).exists()):
+        raise OutputExists(
+            f"{job.sink.path} is there and holds no model; choose another directory for sink.path"
+        )
+    if (path / HEADER).exists() and this and read_header(path).provenance.get("job_id") != this:
+        raise OutputExists(
+            f"{job.sink.path} holds another job's model; choose another sink.path or remove it"
+        )
+
+
+def _keep(job: TrainJob, fitted: FittedModel, tracked: Run, scratch: Path, source: Source) -> dict[str, Any]:
+    """Write the artifact, log and register it; the facts that the result names."""
+    from genai_core.artifact import read_header
+
+    directory = scratch / "artifact"
+    digest = fitted.save(directory)
+    result: dict[str, Any] = {"model_digest": digest, "rows": fitted.provenance["data"]["rows"]}
+    if job.sink is not None:
+        _publish(directory, Path(job.sink.path))
+        result["output"] = job.sink.path
+    facts = {"validation_loss": fitted.provenance["training"]["validation_loss"]}
+    version = tracked.log_model(directory, read_header(directory), metrics=facts)
+    result["model"] = version.uri if version else result.get("output")
+    result["run_id"] = tracked.run_id
+    tracked.set_tags(
+        {"genai.model": result["model"], "genai.model_digest": digest, "genai.training_data": source.digest}
+    )
+    return result
+
+
+def _publish(directory: Path, target: Path) -> None:
+    """Complete or not at all: a copy beside the target, then one rename."""
+    target.parent.mkdir(parents=True, exist_ok=True)
+    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    shutil.copytree(directory, beside, dirs_exist_ok=True)
+    beside.chmod(0o755)
+    if target.exists():
+        shutil.rmtree(target)
+    beside.rename(target)
+
+
+Report = Callable[[dict[str, float], int], None]
