@@ -147,7 +147,7 @@ class NumericAxis:
         index = np.searchsorted(self.atoms, x)
         is_atom = np.zeros(len(x), bool)
         if len(self.atoms):
-            is_atom = self.atoms[np.minimum(index, len(self.atoms) - 1)] == x
+            is_atom = on_grid & (self.atoms[np.minimum(index, len(self.atoms) - 1)] == x)
             first[is_atom] = self.atom_token[index[is_atom]]
         rest = on_grid & ~is_atom & ~below & ~above
         if not len(self.cell_bin):

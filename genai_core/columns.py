@@ -153,6 +153,14 @@ def values_of(keys: list[str], type_: pa.DataType) -> pa.Array:
     return pa.array(keys, pa.string()).cast(type_)
 
 
+def take(array: pa.Array, index: pa.Array) -> pa.Array:
+    """`array.take(index)`, for the views that Arrow cannot take from as well."""
+    if not _is_view(array.type):
+        return array.take(index)
+    plain = pa.string() if pt.is_string_view(array.type) else pa.binary()
+    return array.cast(plain).take(index).cast(array.type)
+
+
 # -- column codecs -------------------------------------------------------------------------------------------
 
 
@@ -295,10 +303,7 @@ class CategoricalColumn:
             return pa.DictionaryArray.from_arrays(
                 codes, values_of(self.values, self.type), ordered=self.type.ordered
             )
-        if _is_view(self.type):  # Arrow cannot take from views
-            plain = pa.string() if pt.is_string_view(self.type) else pa.binary()
-            return values_of(self.values, plain).take(pa.array(index, mask=missing)).cast(self.type)
-        return values_of(self.values, self.type).take(pa.array(index, mask=missing))
+        return take(values_of(self.values, self.type), pa.array(index, mask=missing))
 
     def state(self) -> tuple[dict[str, Any], Arrays]:
         """JSON-able settings and arrays (none)."""

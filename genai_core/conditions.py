@@ -10,6 +10,7 @@ import pyarrow as pa
 import torch
 
 from genai_core.codec import Codec
+from genai_core.columns import take
 from genai_core.errors import InvalidInput, nearest
 from genai_core.model import Condition
 
@@ -89,10 +90,7 @@ class Where:
             # may have been drawn that is neither: then any of the values
             fits[~fits.any(1)] = True
             choice = np.where(fits, random.random(fits.shape), -1).argmax(1)
-            column = array.take(pa.array(choice))
-            table = table.set_column(
-                field, table.schema.field(field), column.cast(table.schema.field(field).type)
-            )
+            table = table.set_column(field, table.schema.field(field), take(array, pa.array(choice)))
         return table
 
 

@@ -32,6 +32,7 @@ COMPARISONS: dict[type[ast.cmpop], Compare] = {
     ast.GtE: operator.ge,
 }
 NULLS = ("null", "None", "NULL")
+MAX_CONDITIONS = 1000  # Arrow walks expressions by recursion: 10,000 end the process
 TRUTHS = {"true": True, "false": False}
 ACCEPTED = "accepted are == != < <= > >=, in (...), is null, is not null, and, or, not, and parentheses"
 MIRRORED = {
@@ -49,6 +50,10 @@ def parse(text: str, schema: pa.Schema) -> pc.Expression:
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"filter {_shortened(text)!r} cannot be read: {_syntax(text, error)}") from error
     try:
+        if sum(isinstance(node, ast.Compare) for node in ast.walk(tree)) > MAX_CONDITIONS:
+            raise InvalidInput(
+                f"filter {_shortened(text)!r} is too long; write many values as: column in (1, 2, ...)"
+            )
         return _Filter(text, schema).condition(tree.body)
     except RecursionError as error:
         raise InvalidInput(f"filter {_shortened(text)!r} is nested too deeply") from error

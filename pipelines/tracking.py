@@ -48,7 +48,6 @@ __all__ = [
     "finished_run",
     "peek_model",
     "resolve_model",
-    "run_facts",
     "serve",
 ]
 
@@ -277,21 +276,6 @@ def _still_there(uri: str, track: TrackSettings) -> bool:
     except GenAIError:
         return False
     return True
-
-
-def run_facts(run_id: str, tracking: str | None = None) -> dict[str, Any] | None:
-    """What MLflow knows of a run, or None when it cannot be asked or does not know it."""
-    try:
-        check_reachable(TrackSettings(uri=tracking))
-        run = _client(tracking_uri(tracking)).get_run(run_id)
-    except Exception:
-        return None
-    return {
-        "status": run.info.status,
-        "name": run.info.run_name,
-        "started": run.info.start_time,
-        "metrics": run.data.metrics,
-    }
 
 
 def serve() -> None:

@@ -12,6 +12,8 @@ from urllib.parse import urlsplit
 
 DEFAULT_TRACKING = "sqlite:///mlflow.db"
 NAMES_OFFERED = 200
+RUNS_SHOWN = 5
+JOB_TAG = "genai.job_id"
 
 
 class Unknown(Exception):
@@ -44,14 +46,25 @@ class Logged:
     run_id: str | None
 
 
+@dataclass(frozen=True)
+class RunFacts:
+    """A run that did a job; `started` in milliseconds since 1970."""
+
+    run_id: str
+    experiment: str
+    status: str
+    started: int | None
+
+
 class Registry(Protocol):
-    """What resolving a model URI needs to know."""
+    """What resolving a model URI and lineage need to know."""
 
     def names(self) -> list[str]: ...
     def model(self, name: str) -> Registered | None: ...
     def version(self, name: str, version: int) -> Version | None: ...
     def logged(self, model_id: str) -> Logged | None: ...
     def logged_by(self, run_id: str, name: str) -> Logged | None: ...
+    def runs_of(self, job_id: str) -> list[RunFacts]: ...
 
 
 def tracking_uri(configured: str | None = None) -> str:

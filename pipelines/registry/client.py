@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pipelines.registry import NAMES_OFFERED, Logged, Registered, Version
+from pipelines.registry import JOB_TAG, NAMES_OFFERED, RUNS_SHOWN, Logged, Registered, RunFacts, Version
 
 
 class ThroughClient:
@@ -44,6 +44,14 @@ class ThroughClient:
             [run.info.experiment_id], filter_string=condition, max_results=1
         )
         return Logged(found[0].model_id, found[0].artifact_location, run_id) if found else None
+
+    def runs_of(self, job_id: str) -> list[RunFacts]:
+        """The newest runs of a job first."""
+        homes = {e.experiment_id: e.name for e in self._client.search_experiments(max_results=1000)}
+        condition = f"tags.`{JOB_TAG}` = '{job_id}'"
+        found = self._client.search_runs(list(homes), condition, max_results=RUNS_SHOWN)
+        infos = [run.info for run in found]
+        return [RunFacts(i.run_id, homes[i.experiment_id], i.status, i.start_time) for i in infos]
 
     def _ask(self, question: Callable[[], Any]) -> Any:
         """The answer, or None when there is no such thing."""

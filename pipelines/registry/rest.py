@@ -18,7 +18,16 @@ from urllib.parse import quote, unquote, urlencode, urlsplit
 
 from genai_core.errors import Unavailable
 from pipelines.masking import mask_text
-from pipelines.registry import NAMES_OFFERED, Logged, Registered, Unknown, Version
+from pipelines.registry import (
+    JOB_TAG,
+    NAMES_OFFERED,
+    RUNS_SHOWN,
+    Logged,
+    Registered,
+    RunFacts,
+    Unknown,
+    Version,
+)
 
 PROBE_SECONDS = 2.0
 
@@ -66,6 +75,19 @@ class Rest:
     def logged_by(self, run_id: str, name: str) -> Logged | None:  # noqa: ARG002
         raise Unknown("the REST search needs the experiment")
 
+    def runs_of(self, job_id: str) -> list[RunFacts]:
+        """The newest runs of a job first."""
+        homes = {
+            e["experiment_id"]: e["name"]
+            for e in (self._get("experiments/search", max_results=1000) or {}).get("experiments", [])
+        }
+        condition = f"tags.`{JOB_TAG}` = '{job_id}'"
+        asked = {"experiment_ids": list(homes), "filter": condition, "max_results": RUNS_SHOWN}
+        infos = [run["info"] for run in (self._post("runs/search", asked) or {}).get("runs", [])]
+        return [
+            RunFacts(i["run_id"], homes[i["experiment_id"]], i["status"], i.get("start_time")) for i in infos
+        ]
+
     def file(self, model_id: str, path: str) -> bytes:
         """One file of a LoggedModel, passed on by the server; Unknown when it does not."""
         where = f"ajax-api/2.0/mlflow/logged-models/{quote(model_id, safe='')}/artifacts/files"
@@ -75,9 +97,15 @@ class Rest:
             raise Unknown(f"HTTP {error.code}") from error
 
     def _get(self, endpoint: str, **query: Any) -> dict[str, Any] | None:
+        return self._call(endpoint, query, None)
+
+    def _post(self, endpoint: str, body: Mapping[str, Any]) -> dict[str, Any] | None:
+        return self._call(endpoint, {}, json.dumps(body).encode())
+
+    def _call(self, endpoint: str, query: Mapping[str, Any], body: bytes | None) -> dict[str, Any] | None:
         """The answer as a dict; None when there is no such thing."""
         try:
-            answer = json.loads(self._read(f"api/2.0/mlflow/{endpoint}", query))
+            answer = json.loads(self._read(f"api/2.0/mlflow/{endpoint}", query, body))
         except urllib.error.HTTPError as error:
             return self._refused(error)
         except ValueError:
@@ -104,9 +132,11 @@ class Rest:
             raise Unavailable(f"the tracking server {self.shown} fails (HTTP {error.code}); see its log")
         raise Unknown(f"HTTP {error.code}")
 
-    def _read(self, path: str, query: Mapping[str, Any]) -> bytes:
+    def _read(self, path: str, query: Mapping[str, Any], body: bytes | None = None) -> bytes:
         address = f"{self._base}/{path}" + (f"?{urlencode(query)}" if query else "")
-        request = urllib.request.Request(address, headers=self._headers())
+        request = urllib.request.Request(
+            address, body, {"Content-Type": "application/json", **self._headers()}
+        )
         opened = partial(urllib.request.urlopen, request, timeout=self.seconds, context=_tls(self._base))
         with self._unreachable_explained(), opened() as answer:
             return bytes(answer.read())

@@ -9,7 +9,16 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 from genai_core.errors import Unavailable
-from pipelines.registry import NAMES_OFFERED, Logged, Registered, Unknown, Version
+from pipelines.registry import (
+    JOB_TAG,
+    NAMES_OFFERED,
+    RUNS_SHOWN,
+    Logged,
+    Registered,
+    RunFacts,
+    Unknown,
+    Version,
+)
 
 _LIVE = "coalesce(current_stage, '') <> 'Deleted_Internal'"
 
@@ -24,7 +33,8 @@ def absolute(uri: str) -> str:
     if not uri.startswith("sqlite:///"):
         return uri
     _, question, query = uri.partition("?")
-    return f"sqlite:///{quote(str(database_path(uri).absolute()))}{question}{query}"
+    path = str(database_path(uri).absolute()).replace("%", "%25").replace("?", "%3F")
+    return f"sqlite:///{path}{question}{query}"
 
 
 class Sqlite:
@@ -55,6 +65,18 @@ class Sqlite:
 
     def logged_by(self, run_id: str, name: str) -> Logged | None:
         return self._logged("source_run_id = ? AND name = ?", run_id, name)
+
+    def runs_of(self, job_id: str) -> list[RunFacts]:
+        """The newest runs of a job first."""
+        rows = self._rows(
+            "SELECT r.run_uuid, e.name, r.status, r.start_time FROM tags t "
+            "JOIN runs r ON r.run_uuid = t.run_uuid JOIN experiments e ON e.experiment_id = r.experiment_id "
+            "WHERE t.key = ? AND t.value = ? AND r.lifecycle_stage = 'active' ORDER BY r.start_time DESC LIMIT ?",
+            JOB_TAG,
+            job_id,
+            RUNS_SHOWN,
+        )
+        return [RunFacts(*row) for row in rows]
 
     def _logged(self, condition: str, *values: str) -> Logged | None:
         columns = "model_id, artifact_location, source_run_id"

@@ -120,7 +120,19 @@ def test_faults_are_explained(text: str, part: str) -> None:
 
 
 def test_the_columns_that_a_filter_looks_at() -> None:
-    assert columns_of("n < 2 and col('my column') in (1, 2) or s == 'd'", TABLE.schema) == ["my column", "n", "s"]
+    assert columns_of("n < 2 and col('my column') in (1, 2) or s == 'd'", TABLE.schema) == [
+        "my column",
+        "n",
+        "s",
+    ]
+
+
+def test_a_long_list_of_values_is_fine_and_a_long_chain_of_conditions_refused() -> None:
+    values = f"n in ({', '.join(map(str, range(2, 20_000)))})"
+    assert TABLE.filter(parse(values, TABLE.schema)).num_rows == 2
+    chain = " or ".join(f"n == {i}" for i in range(20_000))
+    with pytest.raises(InvalidInput, match="is too long; write many values as"):
+        parse(chain, TABLE.schema)
 
 
 Kleene = bool | None
@@ -128,7 +140,10 @@ Rule = tuple[str, Callable[[int | None], Kleene]]
 
 
 def _comparison(number: int, sign: str) -> Rule:
-    return f"n {sign} {number}", lambda n: None if n is None else eval(f"n {sign} number", {"n": n, "number": number})
+    return (
+        f"n {sign} {number}",
+        lambda n: None if n is None else eval(f"n {sign} number", {"n": n, "number": number}),
+    )
 
 
 def _both(pair: tuple[Rule, Rule]) -> Rule:

@@ -134,7 +134,10 @@ def test_a_store_is_written_read_listed_and_told_apart(bucket: str) -> None:
 @pytest.mark.s3
 def test_a_missing_bucket_is_explained(bucket: str) -> None:
     filesystem, path = storage.resolve("s3://no-such-bucket-here/x")
-    with pytest.raises(Unavailable, match="the bucket does not exist"), storage.explained("s3://no-such-bucket-here"):
+    with (
+        pytest.raises(Unavailable, match="the bucket does not exist"),
+        storage.explained("s3://no-such-bucket-here"),
+    ):
         storage.put_bytes(filesystem, path, b"")
 
 
@@ -143,7 +146,10 @@ def test_a_store_that_cannot_be_reached_is_explained(monkeypatch: pytest.MonkeyP
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "x")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "y")
     filesystem, path = storage.resolve("s3://KEY:secret@bucket/x")
-    with pytest.raises(Unavailable, match="AWS_ENDPOINT_URL") as caught, storage.explained("s3://KEY:secret@bucket/x"):
+    with (
+        pytest.raises(Unavailable, match="AWS_ENDPOINT_URL") as caught,
+        storage.explained("s3://KEY:secret@bucket/x"),
+    ):
         storage.exists(filesystem, path)
     assert "secret" not in str(caught.value)
 
