@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import time
 from typing import Any
 
 import numpy as np
@@ -99,7 +100,10 @@ def _as_type(values: list, type_: pa.DataType) -> pa.Array:
     plain = type_.value_type if pa.types.is_dictionary(type_) else type_
     if any(isinstance(v, bool) for v in values) and not pa.types.is_boolean(plain):
         raise ValueError("true and false fit boolean columns only; quote them for text")
-    if all(v is None or isinstance(v, str) for v in values):
+    if pa.types.is_time(plain):  # Arrow does not parse these
+        values = [time.fromisoformat(v) if isinstance(v, str) else v for v in values]
+        array = pa.array(values, plain)
+    elif all(v is None or isinstance(v, str) for v in values):
         array = pa.array(values, pa.string()).cast(plain)
     else:
         array = pa.array(values).cast(plain) if pa.types.is_decimal(plain) else pa.array(values, plain)

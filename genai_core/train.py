@@ -18,6 +18,7 @@ from genai_core.fitted import FittedModel
 from genai_core.hyperparameters import FitSettings, TabularSettings
 from genai_core.model import Model
 from genai_core.spaces import Records
+from genai_core.threads import threads as use_threads
 
 
 def fit(
@@ -26,6 +27,7 @@ def fit(
     *,
     exclude: Sequence[str] = (),
     model: dict[str, Any] | None = None,
+    threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
     **settings: Any,
 ) -> FittedModel:
@@ -33,6 +35,7 @@ def fit(
 
     kind      autoregressive, gan or vae
     model     settings of the family, e.g. {"hidden": 128}
+    threads   of torch; the result depends on it in the last digits
     settings  of the training loop, e.g. seed=7, max_seconds=60
     """
     if kind not in catalog.MODELS:
@@ -47,11 +50,10 @@ def fit(
     records = codec.encode(table)
     out = split(np.arange(table.num_rows), how)
     network = new_model(kind, codec, model or {}, how.seed)
-    progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
     source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
-    return finish(
-        kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()}
-    )
+    with use_threads(threads):
+        progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
+        return finish(kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()})
 
 
 def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> np.ndarray:

@@ -228,20 +228,20 @@ def schema() -> None:
 
 @genai.command()
 @click.argument("path", type=click.Path())
+@click.option("--verify", is_flag=True, help="Compare every byte of an output with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error.")
-def lineage(path: str, as_json: bool, debug: bool) -> None:  # noqa: ARG001 - main reads --debug
+def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:  # noqa: ARG001 - main reads --debug
     """Where an output came from, back to its training data.
 
     PATH is an output directory, one of its Parquet files, or a model's directory.
     """
+    from jobs.outcome import write_line
     from pipelines.lineage import lineage as tree_of
     from pipelines.lineage import render
-
-    from jobs.outcome import write_line
     from pipelines.progress import printable
 
-    tree = tree_of(path)
+    tree = tree_of(path, verify)
     if as_json:
         write_line(tree, sys.stdout)
     else:

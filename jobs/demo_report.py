@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -106,7 +108,13 @@ def lineage_text(root: Path, genai: Callable[..., Any]) -> str:
     """`genai lineage` of the first file of synthetic flights."""
     first = sorted((root / "out" / "synthetic" / "data").glob("*.parquet"))[0].relative_to(root)
     answer = genai(["lineage", str(first)], stdout=subprocess.PIPE).stdout.rstrip()
-    return f"$ genai lineage {first}\n\n{answer}"
+    return f"$ genai lineage {first}\n\n{_shortened(answer)}"
+
+
+def _shortened(text: str) -> str:
+    """Hashes by their beginnings and paths from here, to fit the page."""
+    text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", text)
+    return text.replace(f"{Path.cwd()}{os.sep}", "")
 
 
 def places_text(root: Path, results: dict[str, dict[str, Any]]) -> str:

@@ -76,15 +76,16 @@ def _refuse_extras(text: str, name: str) -> list[int]:
     """Walk the events before anything is built; returns the line (from 0) where each document starts."""
     starts, depth = [], 0
     for event in yaml.parse(text, Loader=yaml.SafeLoader):
-        where = f"{name}:{event.start_mark.line + 1}"
+        line = event.start_mark.line if event.start_mark else 0
+        where = f"{name}:{line + 1}"
         if isinstance(event, yaml.DocumentStartEvent):
-            starts.append(event.start_mark.line if event.explicit else 0)
-        if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None):
+            starts.append(line if event.explicit else 0)
+        if anchor := getattr(event, "anchor", None):
             raise InvalidSpec(
-                f"{where}: the anchor or alias {event.anchor!r} is not read; write the value out where it is needed"
+                f"{where}: the anchor or alias {anchor!r} is not read; write the value out where it is needed"
             )
-        if getattr(event, "tag", None):
-            raise InvalidSpec(f"{where}: the tag {event.tag!r} is not read; write the value without it")
+        if tag := getattr(event, "tag", None):
+            raise InvalidSpec(f"{where}: the tag {tag!r} is not read; write the value without it")
         depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
         if depth > MAX_DEPTH:
             raise InvalidSpec(f"{where}: nested more than {MAX_DEPTH} deep; a job file has three levels")
@@ -112,6 +113,7 @@ def _build(node: yaml.Node, path: Path, document: Document, name: str) -> Any:
             document.places[(*path, index)] = f"{name}:{item.start_mark.line + 1}"
             items.append(_build(item, (*path, index), document, name))
         return items
+    assert isinstance(node, yaml.ScalarNode)
     return _scalar(node)
 
 

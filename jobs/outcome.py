@@ -70,6 +70,7 @@ def settle(
 
 
 def show_traceback(error: BaseException) -> None:
+    """Of one exception, to standard error."""
     import traceback
 
     traceback.print_exception(error)

@@ -22,7 +22,7 @@ from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 
 Job = TrainJob | GenerateJob | ScoreJob
-KINDS = {"generate": GenerateJob, "score": ScoreJob, "train": TrainJob}
+KINDS: dict[str, type[Job]] = {"generate": GenerateJob, "score": ScoreJob, "train": TrainJob}
 STDIN = "-"
 
 

@@ -40,12 +40,16 @@ class Context:
     earlier: Sequence[Any] = ()
 
     def promised_model(self, uri: str) -> Any | None:
-        """The last earlier train job that registers the model of this URI; its family is `.model.kind`.
+        """The last earlier train job that registers the model of this URI, or has it as its sink.
 
-        A numbered version (`models:/flights/3`) is a thing of the past: no later run can make it.
+        Its family is `.model.kind`. A numbered version (`models:/flights/3`) is a thing of the past: no later run
+        can make it.
         """
         name = registered_name(uri)
-        if name is None or "/" in uri.removeprefix("models:/").strip("/"):
+        if name is None:
+            made = self.promised_output(uri)
+            return made if getattr(made, "job", None) == "train" else None
+        if "/" in uri.removeprefix("models:/").strip("/"):
             return None
         alias = uri.partition("@")[2]
         return next((job for job in reversed(self.earlier) if _registers(job, name, alias)), None)

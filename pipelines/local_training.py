@@ -10,6 +10,7 @@ import torch
 from genai_core.codec import Codec
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Replicas, spread
+from genai_core.threads import threads
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
 from pipelines.encoding import encode_source, shares
@@ -49,25 +50,15 @@ def fit_here(
     progress: Progress,
 ) -> FittedModel:
     """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(int(job.compute.cpus_per_worker), 1))
     torch.set_flush_denormal(True)
-    try:
+    with threads(max(int(job.compute.cpus_per_worker), 1)):
         records = encode_source(codec, source.reader, job.fit, scratch, shares(source, 1)[0])
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
-        fit = Fit(
-            network,
-            records.train,
-            records.held_out.tokens,
-            job.fit,
-            Here(Path(job.checkpoints) / this, report),
-        )
+        fit = Fit(network, records.train, records.held_out.tokens, job.fit, Here(Path(job.checkpoints) / this, report))
         fit.on_step = _show(progress, fit.batch)
         done = fit.run()
         sample = records.held_out.rows(spread(len(records.held_out.tokens), CALIBRATION_ROWS))
         return finish(job.model.kind, codec, network, sample, done, provenance)
-    finally:
-        torch.set_num_threads(threads)
 
 
 def _show(progress: Progress, batch: int) -> Any:

@@ -106,9 +106,17 @@ def to_table(frame: pd.DataFrame, schema: pa.Schema) -> pa.Table:
     return pa.table([_column(frame[f.name], f) for f in present], schema=pa.schema(present))
 
 
+def _arrow(values: pd.Series) -> pa.Array:
+    """pyarrow reads zoned times by a way that pandas 3.1 announces to change."""
+    if getattr(values.dtype, "tz", None) is None:
+        return pa.array(values, from_pandas=True)
+    array = pa.array(values.dt.tz_convert(None), from_pandas=True)
+    return array.cast(pa.timestamp(array.type.unit, "UTC"))
+
+
 def _column(values: pd.Series, field: pa.Field) -> pa.Array:
     try:
-        array = pa.array(values, from_pandas=True)
+        array = _arrow(values)
         if pa.types.is_dictionary(array.type):
             array = array.cast(array.type.value_type)
         if pa.types.is_dictionary(field.type):

@@ -72,6 +72,11 @@ class CsvReader(Reader):
                     yield offset, batch
                     offset += batch.num_rows
 
+    def advice(self, error: Exception) -> str:
+        if "conversion error" not in str(error):
+            return ""
+        return " (types are guessed from the first 16 MB; give the right one in `types`, such as {column: string})"
+
     def _given_types(self) -> dict[str, pa.DataType]:
         return {name: pa.type_for_alias(kind) for name, kind in self.settings.types.items()}
 

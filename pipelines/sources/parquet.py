@@ -44,10 +44,13 @@ class ParquetReader(Reader):
     def decode(
         self, path: str, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
-        remote = self.filesystem.type_name != "local"  # one long read instead of many short ones
+        options = {
+            "pre_buffer": self.filesystem.type_name != "local",  # one long read instead of many short ones
+            "page_checksum_verification": True,  # off in pyarrow: it would hand out damaged values
+        }
         with (
             self.filesystem.open_input_file(path) as file,
-            pq.ParquetFile(file, pre_buffer=remote) as parquet,
+            pq.ParquetFile(file, **options) as parquet,
         ):
             groups, offset = _covering(parquet.metadata, start, stop)
             present = [name for name in columns if name in parquet.schema_arrow.names]

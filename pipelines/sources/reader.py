@@ -58,6 +58,10 @@ class Reader(ABC):
         """Row groups in which rows may satisfy the condition; None: cannot tell."""
         return None
 
+    def advice(self, error: Exception) -> str:  # noqa: ARG002
+        """What to do about bytes that cannot be read, if the format knows something."""
+        return ""
+
     @property
     def partitions(self) -> tuple[str, ...]:
         return tuple(f.name for f in self.partition_fields)
@@ -171,7 +175,7 @@ class Reader(ABC):
                 with storage.explained(self.absolute(path)):
                     raise
             raise InvalidData(
-                f"{path} is not a readable {self.settings.kind} file: {_first_line(error)}"
+                f"{path} is not a readable {self.settings.kind} file: {_first_line(error)}{self.advice(error)}"
             ) from error
 
 

@@ -212,9 +212,9 @@ FULL = {
     "train": {
         "job": "train", "name": "n", "source": {"kind": "csv", "path": "p", "filter": "a > 1", "types": {"a": "int64"}},
         "modality": {"kind": "tabular", "exclude": ["id"]}, "model": {"kind": "vae", "latent": 3},
-        "fit": {"seed": 1, "max_seconds": 2.5}, "compute": {"workers": 1, "runner": "inline"}, "track": {"register": "r"},
+        "fit": {"seed": 1, "max_seconds": 2.5}, "compute": {"workers": 1}, "track": {"register": "r"},
     },
-    "generate": {"job": "generate", "model": "m", "rows": 3, "seed": 1, "where": {"a": [1, "x"]}, "sink": {"path": "o"}},
+    "generate": {"job": "generate", "model": "m", "rows": 3, "where": {"a": [1, "x"]}, "sink": {"path": "o"}},
     "score": {
         "job": "score", "model": "m", "source": {"kind": "parquet", "path": "p"}, "scores": ["reconstruction"],
         "fdr": 0.1, "keep": ["a"], "sink": {"path": "o"},

@@ -13,14 +13,32 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from genai_core.artifact import read_header
+from pipelines import tracking
+from pipelines.settings import TrackSettings
+
 HASH = "sha256:" + "ab" * 32
+
+
+def track_settings(**fields: Any) -> TrackSettings:
+    """Of an experiment that tests write to."""
+    return TrackSettings.model_validate({"experiment": "flights", **fields})
+
+
+def log_a_model(small_model: Path, **fields: Any) -> tuple[tracking.Run, tracking.ModelVersion]:
+    """What a train job does at its end."""
+    with tracking.Run.start(track_settings(**fields), name="flights", kind="train") as run:
+        version = run.log_model(small_model, read_header(small_model), metrics={"nats": 3.0})
+    assert version is not None
+    return run, version
 
 
 @pytest.fixture(scope="session")
@@ -64,10 +82,8 @@ def small_model(small_table: pa.Table, tmp_path_factory: pytest.TempPathFactory)
 @pytest.fixture(scope="session")
 def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MLflow's tables, made once: its first use of a file takes a second."""
-    from pipelines.tracking import _client
-
     path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    _client(f"sqlite:///{path}")
+    tracking._client(f"sqlite:///{path}")
     return path
 
 
@@ -129,40 +145,18 @@ def stop_server(process: subprocess.Popen[bytes]) -> None:
 
 
 @pytest.fixture(scope="session")
-def server_command(
-    empty_database: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Callable[[int], list[str]]:
-    """`mlflow server` with a database and files of its own, on a port."""
-    home = tmp_path_factory.mktemp("server")
+def mlflow_server(empty_database: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a real tracking server with a database and files of its own."""
+    home, port = tmp_path_factory.mktemp("server"), free_port()
     shutil.copy(empty_database, home / "server.db")
-    store = [
+    command = ["mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1"]
+    command += [
         "--backend-store-uri",
         f"sqlite:///{home}/server.db",
         "--artifacts-destination",
         str(home / "files"),
     ]
-    return lambda port: [
-        "mlflow",
-        "server",
-        "--host",
-        "127.0.0.1",
-        "--workers",
-        "1",
-        "--port",
-        str(port),
-        *store,
-    ]
-
-
-@pytest.fixture(scope="session")
-def mlflow_server(
-    server_command: Callable[[int], list[str]], tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[str]:
-    """The address of a real tracking server."""
-    port, log = free_port(), tmp_path_factory.mktemp("log") / "server.log"
-    url = f"http://127.0.0.1:{port}"
-    process = start_server(
-        server_command(port), f"{url}/health", log, MLFLOW_SERVER_ENABLE_JOB_EXECUTION="false"
-    )
+    url, no_jobs = f"http://127.0.0.1:{port}", {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
+    process = start_server(command, f"{url}/health", home / "server.log", **no_jobs)
     yield url
     stop_server(process)

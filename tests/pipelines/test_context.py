@@ -42,6 +42,14 @@ def test_other_models_are_not_promised(uri: str) -> None:
     assert Context(earlier=(TRAIN, SCORE, OTHER)).promised_model(uri) is None
 
 
+def test_a_sink_that_a_train_job_writes_is_a_model_to_come() -> None:
+    kept = Thing(
+        job="train", track=Thing(enabled=False, register_as=None, alias=None), sink=Thing(path="out/model")
+    )
+    assert Context(earlier=(kept, SCORE)).promised_model("out/model/") is kept
+    assert Context(earlier=(kept, SCORE)).promised_model("out/scores") is None
+
+
 def test_an_untracked_job_promises_no_model() -> None:
     untracked = Thing(job="train", track=Thing(enabled=False, register_as="flights", alias=None))
     assert Context(earlier=(untracked,)).promised_model("models:/flights") is None
