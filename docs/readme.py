@@ -18,7 +18,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 FLOORS = ("jobs", "pipelines", "genai_core")
-WIDTH = 110
+WIDTH = 116
 OTHERS = {
     "tests/": "mirrors the three floors; tests/contract/ runs every property over every catalogue entry",
     "benchmarks/": "speed, memory and quality side by side with peers; results/ holds the figures",
@@ -75,7 +75,7 @@ def _folder(folder: Path, depth: int) -> Iterator[str]:
 
 
 def _column(depth: int) -> int:
-    return 28 - 2 * depth
+    return 32 - 2 * depth
 
 
 def _line(name: str, text: str, depth: int) -> str:

@@ -109,7 +109,8 @@ def read_header(directory: str | os.PathLike[str]) -> Header:
         ) from None
     if not isinstance(number, int) or number > FORMAT:
         raise InvalidArtifact(
-            f"the model at {str(directory)!r} has format {number!r}; this version reads up to {FORMAT}. Upgrade genai-core"
+            f"the model at {str(directory)!r} has format {number!r}; this version reads up to {FORMAT}. "
+            "Upgrade genai-core"
         )
     if found.get("digest") != _digest(found):
         raise InvalidArtifact(

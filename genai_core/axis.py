@@ -12,7 +12,9 @@ Beyond the range seen, the density falls off as scale / (scale + distance)^2 (Lo
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
+from itertools import pairwise
 
 import numpy as np
 
@@ -292,7 +294,7 @@ def _grid(summary: NumericSummary) -> tuple[bool, int]:
     return summary.decimals <= 2 or points <= 1e7, summary.decimals
 
 
-def _atoms(summary: NumericSummary, to_grid) -> tuple[np.ndarray, int]:
+def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
     """Values with a mass of their own (grid units, sorted), and the rows they hold."""
     counts, complete = summary.frequent_values()
     if complete and len(counts) <= MAX_DISCRETE:
@@ -324,7 +326,7 @@ def _cells(
     cells = int(np.clip(rows // ROWS_PER_CELL, 1, MAX_CELLS))
     bins = int(np.clip(round(cells**0.5), 1, MAX_BINS))
     outer = _quantile_edges(points, bins, low, high)
-    pieces = [_inner_edges(points, a, b, max(cells // bins, 1), gridded) for a, b in zip(outer, outer[1:])]  # noqa: B905
+    pieces = [_inner_edges(points, a, b, max(cells // bins, 1), gridded) for a, b in pairwise(outer)]
     edges = np.concatenate([p[:-1] for p in pieces] + [[high]])
     cell_bin = np.repeat(np.arange(len(pieces)), [len(p) - 1 for p in pieces])
     cell_rank = np.concatenate([np.arange(len(p) - 1) for p in pieces])
@@ -337,7 +339,7 @@ def _quantile_edges(points: np.ndarray, number: int, low: float, high: float) ->
     return np.concatenate([[low], inner[(inner > low) & (inner < high)], [high]]).astype(points.dtype)
 
 
-def _inner_edges(points: np.ndarray, low, high, number: int, gridded: bool) -> np.ndarray:
+def _inner_edges(points: np.ndarray, low: float, high: float, number: int, gridded: bool) -> np.ndarray:
     if gridded and high - low <= number:
         return np.arange(low, high + 1)
     inside = points[(points >= low) & (points < high)]

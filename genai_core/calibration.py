@@ -28,7 +28,7 @@ class Calibration:
         return len(self.scores)
 
     def exceeding(self, scores: np.ndarray) -> np.ndarray:
-        """How many held-out scores are at least as high, int64 in 0..n: p-values are these ranks plus one over n + 1."""
+        """How many held-out scores are at least as high, int64 in 0..n; a p-value is one more than this over n + 1."""
         return len(self.scores) - np.searchsorted(self.scores, scores, side="left")
 
     def p_values(self, scores: np.ndarray) -> np.ndarray:

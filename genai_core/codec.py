@@ -16,7 +16,12 @@ class Codec(Protocol):
 
     kind: str
     schema: pa.Schema
-    space: Tokens
+    rows: int  # of the training data
+
+    @property
+    def space(self) -> Tokens:
+        """The space of the encoded records."""
+        ...
 
     @classmethod
     def fit(cls, batches: Iterable[pa.RecordBatch], schema: pa.Schema, settings: Any) -> Self:

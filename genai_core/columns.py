@@ -242,7 +242,7 @@ class NumericColumn:
         """The inverse of `state`."""
         axes = []
         for i, plain in enumerate(settings["axes"]):
-            own = {n.split(".", 1)[1]: v for n, v in arrays.items() if n.startswith(f"{i}.")}
+            own: dict[str, Any] = {n.split(".", 1)[1]: v for n, v in arrays.items() if n.startswith(f"{i}.")}
             axes.append(NumericAxis(**plain, **own))
         return cls(type_, axes)
 
@@ -322,7 +322,10 @@ class CategoricalColumn:
 
 
 Column = NumericColumn | CategoricalColumn
-COLUMN_KINDS = {"numeric": NumericColumn, "categorical": CategoricalColumn}
+COLUMN_KINDS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
+    "numeric": NumericColumn,
+    "categorical": CategoricalColumn,
+}
 
 
 class ColumnSummary:

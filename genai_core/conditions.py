@@ -28,7 +28,7 @@ class Where:
         names = self.codec.schema.names
         if name not in names:
             raise InvalidInput(f"where names {name!r}, which is no column of the model{nearest(name, names)}")
-        values = value if isinstance(value, list | tuple) else [value]
+        values = list(value) if isinstance(value, list | tuple) else [value]
         if not values:
             raise InvalidInput(f"where.{name} is an empty list; give at least one value")
         type_ = self.codec.schema.field(name).type

@@ -124,7 +124,7 @@ class FittedModel:
                 )
 
     def score(self, table: pa.Table, names: Sequence[str] | None = None) -> Scored:
-        """Score every row. names: default the family's first score. Unseen and missing values are scored, not refused."""
+        """Score every row; names: the family's first by default. Unseen and missing values are scored, not refused."""
         return self.score_records(self.codec.encode(table), names)
 
     def score_records(self, records: Records, names: Sequence[str] | None = None) -> Scored:

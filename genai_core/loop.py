@@ -250,7 +250,7 @@ class Fit:
         return p.stale >= self.settings.patience
 
     def _tensors(self) -> dict[str, Tensor]:
-        found = {}
+        found: dict[str, Tensor] = {}
         for prefix, module in (("model", self.model), ("averaged", self.averaged)):
             found |= {f"{prefix}/{name}": value for name, value in module.state_dict().items()}
         found |= {f"best/{name}": value for name, value in self.best.items()}

@@ -45,7 +45,7 @@ class Model(nn.Module, ABC):
         """Optimiser groups that `phase` trains; a group may set its own weight_decay."""
         return [{"params": list(self.parameters())}]
 
-    def initialise(self, x: Tensor) -> None:  # noqa: B027 - optional
+    def initialise(self, x: Tensor) -> None:
         """Set what can be set from a sample of the training data before the first step."""
 
     @abstractmethod

@@ -14,6 +14,8 @@ from genai_core.spaces import Tokens
 class TokenObservation(nn.Module):
     """Independent fields given h (batch, hidden); within a field a position also depends on its parent's token."""
 
+    parent_starts: Tensor
+
     def __init__(self, space: Tokens, hidden: int) -> None:
         super().__init__()
         self.space = space
@@ -62,7 +64,7 @@ class TokenObservation(nn.Module):
             if position.parent is not None:
                 parent = found[position.parent]
                 state = F.gelu(h + parent @ self.given[self.cuts[position.parent]])
-                allowed = torch.from_numpy(position.allowed).to(h.device)[parent.argmax(1)]  # type: ignore[arg-type]
+                allowed = torch.from_numpy(position.allowed).to(h.device)[parent.argmax(1)]
             logits = state @ weight[self.cuts[i]].T + bias[self.cuts[i]]
             logits = logits.masked_fill(~torch.from_numpy(position.drawable).to(h.device), float("-inf"))
             if allowed is not None:

@@ -90,9 +90,8 @@ class NumericSummary:
         for name in ("rows", "missing", "nan", "positive_infinite", "negative_infinite"):
             setattr(self, name, getattr(self, name) + getattr(other, name))
         self.exact = self.exact and other.exact
-        self.decimals = (
-            None if None in (self.decimals, other.decimals) else max(self.decimals, other.decimals)
-        )
+        if self.decimals is not None:
+            self.decimals = None if other.decimals is None else max(self.decimals, other.decimals)
         if other.anchor is not None:
             gap = 0 if self.anchor is None else other.anchor - self.anchor
             self.divisor = math.gcd(self.divisor, other.divisor, gap)

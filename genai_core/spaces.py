@@ -65,7 +65,7 @@ class Records(NamedTuple):
     tokens: np.ndarray
     log_measure: np.ndarray
 
-    def __len__(self) -> int:  # type: ignore[override]
+    def __len__(self) -> int:
         return len(self.tokens)
 
     def rows(self, index: np.ndarray | slice) -> Records:

@@ -13,9 +13,9 @@ import torch
 from genai_core import catalog
 from genai_core.codec import Codec
 from genai_core.errors import InvalidInput, nearest
-from genai_core.loop import Fit, Progress, held_out, seed_of
 from genai_core.fitted import FittedModel
 from genai_core.hyperparameters import FitSettings, TabularSettings
+from genai_core.loop import Fit, Progress, held_out, seed_of
 from genai_core.model import Model
 from genai_core.spaces import Records
 from genai_core.threads import threads as use_threads
@@ -53,7 +53,9 @@ def fit(
     source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
     with use_threads(threads):
         progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
-        return finish(kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()})
+        return finish(
+            kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()}
+        )
 
 
 def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> np.ndarray:

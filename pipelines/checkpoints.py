@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -22,8 +21,8 @@ def write(directory: Path, tensors: dict[str, Tensor], facts: dict[str, Any]) ->
     fill(beside, tensors, facts)
     old = beside.with_name(beside.name + "-old")
     if directory.exists():
-        os.replace(directory, old)
-    os.replace(beside, directory)
+        directory.replace(old)
+    beside.replace(directory)
     shutil.rmtree(old, ignore_errors=True)
 
 

@@ -52,7 +52,7 @@ def encode_source(
     """
     names = ("train", "held_out", "measure")
     paths = {name: scratch / f"{name}.bin" for name in names}
-    files = {name: path.open("wb") for name, path in paths.items()}
+    files: dict[str, IO[bytes]] = {name: path.open("wb") for name, path in paths.items()}
     rows = 0
     try:
         for number, piece in share:

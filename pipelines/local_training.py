@@ -54,7 +54,13 @@ def fit_here(
     with threads(max(int(job.compute.cpus_per_worker), 1)):
         records = encode_source(codec, source.reader, job.fit, scratch, shares(source, 1)[0])
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
-        fit = Fit(network, records.train, records.held_out.tokens, job.fit, Here(Path(job.checkpoints) / this, report))
+        fit = Fit(
+            network,
+            records.train,
+            records.held_out.tokens,
+            job.fit,
+            Here(Path(job.checkpoints) / this, report),
+        )
         fit.on_step = _show(progress, fit.batch)
         done = fit.run()
         sample = records.held_out.rows(spread(len(records.held_out.tokens), CALIBRATION_ROWS))

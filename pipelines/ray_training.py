@@ -193,7 +193,9 @@ def _worker(config: dict[str, Any]) -> None:
     replicas = OnRay()
     codec = catalog.codec_class(job.modality.kind).from_state(config["codec"], config["arrays"])
     with tempfile.TemporaryDirectory(prefix="genai-") as scratch:
-        records = encode_source(codec, config["reader"], job.fit, Path(scratch), config["shares"][replicas.rank])
+        records = encode_source(
+            codec, config["reader"], job.fit, Path(scratch), config["shares"][replicas.rank]
+        )
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
         if job.compute.gpus_per_worker:
             import ray.train.torch

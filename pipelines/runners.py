@@ -129,11 +129,11 @@ def _session(compute: ComputeSettings) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    try:
-        with _handlers_kept(), _quiet_start():
+    with _handlers_kept(), _said_by_ray() as said:
+        try:
             ray.init(**_start_options(compute))
-    except Exception as error:
-        raise Unavailable(_why_no_ray(compute, error)) from error
+        except Exception as error:
+            raise Unavailable(_why_no_ray(compute, error, said())) from error
     try:
         yield ray
     finally:
@@ -153,16 +153,16 @@ def _handlers_kept() -> Iterator[None]:
 
 
 @contextmanager
-def _quiet_start() -> Iterator[None]:
-    """Ray's C++ side writes a line about its own log level straight to file descriptor 2."""
+def _said_by_ray() -> Iterator[Callable[[], str]]:
+    """Ray's C++ side writes straight to file descriptor 2: why it is refused, and much that is of no use to users."""
     kept = os.dup(2)
-    with Path(os.devnull).open("w") as nowhere:
-        os.dup2(nowhere.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+    with tempfile.TemporaryFile() as said:
+        os.dup2(said.fileno(), 2)
+        try:
+            yield lambda: os.pread(said.fileno(), 1 << 16, 0).decode(errors="replace")
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
 
 
 def _start_options(compute: ComputeSettings) -> dict[str, Any]:
@@ -191,16 +191,18 @@ def check_address(address: str) -> None:
         ) from error
 
 
-def _why_no_ray(compute: ComputeSettings, error: Exception) -> str:
+def _why_no_ray(compute: ComputeSettings, error: Exception, said: str = "") -> str:
     if isinstance(error, Unavailable):
         return str(error)
     text = str(error).strip()
-    if any(mark in text for mark in ("401", "nauthenticated", "token", "nauthorized")):
+    if any(mark in text + said for mark in ("401", "nauthenticated", "UNAUTHENTICATED", "AuthToken")):
         return (
-            f"the Ray cluster at {compute.runner} refuses this client: it wants its token. Set RAY_AUTH_MODE=token and "
-            "RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the token that the cluster was started with; on its head it is "
-            "in ~/.ray/auth_token"
+            f"the Ray cluster at {compute.runner} refuses this client (401): it wants its token. Set RAY_AUTH_MODE=token "
+            "and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the token that the cluster was started with; on its head "
+            "it is in ~/.ray/auth_token"
         )
+    if _is_cluster(compute):
+        return f"the Ray cluster at {compute.runner} cannot be used: {_last_line(text)}. Is it a Ray of the same version?"
     return f"Ray could not be started: {_last_line(text)}. compute.runner: inline works without it"
 
 

@@ -152,7 +152,7 @@ def _fit(
             "path": job.source.path,
             "filter": job.source.filter,
             "digest": source.digest,
-            "rows": codec.rows,  # type: ignore[attr-defined]
+            "rows": codec.rows,
         },
         "versions": versions(),
     }
@@ -163,7 +163,7 @@ def _fit(
         codec.schema,
         codec.rows,
         "training",
-        job.source.filter,  # type: ignore[attr-defined]
+        job.source.filter,
     )
 
     def report(metrics: dict[str, float], step: int) -> None:

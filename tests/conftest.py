@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported: two threads starve on a busy machine
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported: two threads starve on a busy machine
 RAY_CPUS = 4  # logical: the machine may have fewer
 STORE_BYTES = 150_000_000
 

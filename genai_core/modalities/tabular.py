@@ -60,7 +60,7 @@ class TabularCodec:
         return Tokens(tuple(positions), tuple(self.schema.names))
 
     def check_schema(self, schema: pa.Schema) -> None:
-        """Raise SchemaMismatch unless every column of the model is there with a type that fits; extra ones are ignored."""
+        """Raise SchemaMismatch unless the model's columns are there with types that fit; extra ones are ignored."""
         faults = schema_faults(self.schema, schema)
         if faults:
             raise SchemaMismatch("the table does not fit the model: " + "; ".join(faults))

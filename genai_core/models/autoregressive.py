@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ class Autoregressive(Model, Samples, LogProb):
     def __init__(self, space: Tokens, settings: Settings | None = None) -> None:
         super().__init__(space)
         self.settings = s = settings or Settings()
-        self.network = networks.causal(space, s.context, s.hidden, s.embedding, s.dropout)
+        self.network: Any = networks.causal(space, s.context, s.hidden, s.embedding, s.dropout)
         self.base = base_order(space)
         self._sampler: Sampler | None = None
 

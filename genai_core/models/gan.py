@@ -7,6 +7,7 @@ discriminator, averaged generator.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -38,8 +39,8 @@ class Gan(Model, Samples, Discriminates):
         super().__init__(space)
         self.settings = s = settings or Settings()
         self.generator = ResidualMLP(s.latent, s.hidden)
-        self.observation = networks.decoder(space, s.hidden)
-        self.critic = networks.critic(space, s.hidden, s.pac)
+        self.observation: Any = networks.decoder(space, s.hidden)
+        self.critic: Any = networks.critic(space, s.hidden, s.pac)
 
     def initialise(self, x: Tensor) -> None:
         self.observation.heads.set_frequencies(x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -27,10 +28,10 @@ class Vae(Model, Samples, Reconstructs, LogProb):
     def __init__(self, space: Tokens, settings: Settings | None = None) -> None:
         super().__init__(space)
         self.settings = s = settings or Settings()
-        self.encoder = networks.encoder(space, s.hidden, s.embedding)
+        self.encoder: Any = networks.encoder(space, s.hidden, s.embedding)
         self.posterior = nn.Linear(s.hidden, 2 * s.latent)
         self.body = ResidualMLP(s.latent, s.hidden)
-        self.observation = networks.decoder(space, s.hidden)
+        self.observation: Any = networks.decoder(space, s.hidden)
 
     def initialise(self, x: Tensor) -> None:
         self.observation.heads.set_frequencies(x)

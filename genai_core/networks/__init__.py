@@ -6,8 +6,7 @@ A space registers its networks with `functools.singledispatch`; a family asks by
 from __future__ import annotations
 
 from functools import singledispatch
-
-from torch import nn
+from typing import Any
 
 from genai_core.networks.any_order import AnyOrderNetwork
 from genai_core.networks.mlp import TokenCritic, TokenEncoder
@@ -15,30 +14,30 @@ from genai_core.observations import TokenObservation
 from genai_core.spaces import Tokens
 
 
-def _unknown(space: object) -> nn.Module:
+def _unknown(space: object) -> Any:
     raise TypeError(f"no network is registered for the space {type(space).__name__}")
 
 
 @singledispatch
-def encoder(space: object, hidden: int, embedding: int) -> nn.Module:
+def encoder(space: object, hidden: int, embedding: int) -> Any:
     """Records (batch, ...) -> (batch, hidden)."""
     return _unknown(space)
 
 
 @singledispatch
-def decoder(space: object, hidden: int) -> nn.Module:
+def decoder(space: object, hidden: int) -> Any:
     """The observation p(x | h) of hidden states (batch, hidden)."""
     return _unknown(space)
 
 
 @singledispatch
-def causal(space: object, context: int, hidden: int, embedding: int, dropout: float) -> nn.Module:
+def causal(space: object, context: int, hidden: int, embedding: int, dropout: float) -> Any:
     """log p(position | the positions before it) for every position."""
     return _unknown(space)
 
 
 @singledispatch
-def critic(space: object, hidden: int, pac: int) -> nn.Module:
+def critic(space: object, hidden: int, pac: int) -> Any:
     """Dense records (batch, size) -> logits (batch / pac,)."""
     return _unknown(space)
 

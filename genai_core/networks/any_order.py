@@ -77,7 +77,7 @@ class _SumBefore(torch.autograd.Function):
         return _running(added, order)
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
         return _running(gradient, ctx.order[::-1]), None
 
 

@@ -50,6 +50,9 @@ def _basis(position: Position) -> np.ndarray:
 class TokenTable(nn.Module):
     """One vector a token of every position: free part + smooth part along value axes."""
 
+    bases: Tensor
+    rows: Tensor
+
     def __init__(self, space: Tokens, width: int, free_scale: float, smooth_scale: float) -> None:
         super().__init__()
         total = sum(space.vocabularies)
@@ -77,6 +80,12 @@ class TokenTable(nn.Module):
 
 class TokenEmbedding(nn.Module):
     """Tokens (batch, positions) -> (batch, positions, width), the last FEATURES of width from the value itself."""
+
+    offsets: Tensor
+    features: Tensor
+    base: Tensor
+    stride: Tensor
+    parent: Tensor
 
     def __init__(self, space: Tokens, embedding: int) -> None:
         super().__init__()
@@ -135,6 +144,12 @@ def _features(z: np.ndarray) -> np.ndarray:
 class _Bucket(nn.Module):
     """Positions of similar vocabulary, padded to one width, so that one matrix product serves them all."""
 
+    positions: Tensor
+    rows: Tensor
+    base: Tensor
+    parents: Tensor
+    allowed: Tensor
+
     def __init__(self, space: Tokens, positions: list[int], width: int) -> None:
         super().__init__()
         offsets, pad = offsets_of(space), sum(space.vocabularies)
@@ -158,10 +173,7 @@ class _Bucket(nn.Module):
 
 
 class TokenHeads(nn.Module):
-    """Hidden states -> log-probabilities of tokens, masked to what a parent's token allows.
-
-    free_scale  size of the output weights at the start
-    """
+    """Hidden states -> log-probabilities of tokens, masked to what a parent's token allows."""
 
     def __init__(self, space: Tokens, hidden: int) -> None:
         super().__init__()
@@ -186,7 +198,10 @@ class TokenHeads(nn.Module):
         """Per bucket: positions (n,), masked logits (n, batch, width). hidden: (positions, batch, hidden)."""
         weight = F.pad(self.table(), (0, 0, 0, 1))
         bias = F.pad(self.bias, (0, 1), value=float("-inf"))
-        return [(b.positions, self._bucket_logits(b, hidden, x, weight, bias)) for b in self.buckets]  # type: ignore[misc]
+        return [(b.positions, self._bucket_logits(b, hidden, x, weight, bias)) for b in self._each_bucket()]
+
+    def _each_bucket(self) -> list[_Bucket]:
+        return [module for module in self.buckets if isinstance(module, _Bucket)]
 
     @staticmethod
     def _bucket_logits(bucket: _Bucket, hidden: Tensor, x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:

@@ -32,7 +32,9 @@ def test_a_loaded_model_is_the_saved_one(written: Path) -> None:
     original = genai.fit(small_table(), max_epochs=1)
     assert model.sample(300, seed=4).equals(original.sample(300, seed=4))
     assert (model.log_prob(table) == original.log_prob(table)).all()
-    assert model.calibration_size("negative_log_likelihood") == original.calibration_size("negative_log_likelihood")
+    assert model.calibration_size("negative_log_likelihood") == original.calibration_size(
+        "negative_log_likelihood"
+    )
     assert model.provenance == original.provenance
     assert model.digest == genai.read_header(written).digest
 
@@ -103,7 +105,8 @@ def test_header_needs_no_torch(written: Path) -> None:
     import subprocess
     import sys
 
-    code = f"import sys; from genai_core.artifact import read_header; read_header({str(written)!r}); print('torch' in sys.modules)"
+    read = f"from genai_core.artifact import read_header; read_header({str(written)!r})"
+    code = f"import sys; {read}; print('torch' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 
@@ -112,4 +115,6 @@ def test_schema_is_checked_from_the_header(written: Path) -> None:
     header = genai.read_header(written)
     artifact.check_schema(header, small_table().schema)
     with pytest.raises(SchemaMismatch, match=r"'x'.*missing.*'colour' is int64"):
-        artifact.check_schema(header, small_table().drop_columns(["x", "colour"]).append_column("colour", [[1] * 400]).schema)
+        artifact.check_schema(
+            header, small_table().drop_columns(["x", "colour"]).append_column("colour", [[1] * 400]).schema
+        )

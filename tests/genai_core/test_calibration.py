@@ -17,7 +17,8 @@ def test_p_values_by_their_definition() -> None:
 def test_p_values_of_normal_rows_are_not_too_small() -> None:
     random = np.random.default_rng(0)
     shares = [
-        (Calibration(random.normal(size=500)).p_values(random.normal(size=500)) <= 0.05).mean() for _ in range(200)
+        (Calibration(random.normal(size=500)).p_values(random.normal(size=500)) <= 0.05).mean()
+        for _ in range(200)
     ]
     assert np.mean(shares) <= 0.05 + 3 * np.std(shares) / len(shares) ** 0.5
 

@@ -27,10 +27,15 @@ def round_trip(values: pa.Array) -> pa.Array:
 def test_values_on_a_grid_stay_on_it() -> None:
     random = np.random.default_rng(0)
     cents = np.round(random.lognormal(5, 2, 5000), 2)
-    assert np.array_equal(np.round(round_trip(pa.array(cents)).to_numpy(), 2), round_trip(pa.array(cents)).to_numpy())
+    assert np.array_equal(
+        np.round(round_trip(pa.array(cents)).to_numpy(), 2), round_trip(pa.array(cents)).to_numpy()
+    )
     fives = round_trip(pa.array(random.integers(0, 10_000, 5000) * 5 + 3)).to_numpy()
     assert (fives % 5 == 3).all()
-    hours = [datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=int(h)) for h in random.integers(0, 50_000, 2000)]
+    hours = [
+        datetime.datetime(2020, 1, 1) + datetime.timedelta(hours=int(h))
+        for h in random.integers(0, 50_000, 2000)
+    ]
     for value in round_trip(pa.array(hours, pa.timestamp("ns"))).to_pylist():
         assert (value.minute, value.second) == (0, 0)
 
@@ -61,7 +66,17 @@ def token_kind(codec: TabularCodec, values: pa.Array) -> list[str]:
 def test_missing_unseen_and_out_of_range_have_tokens_of_their_own() -> None:
     codec = codec_of(x=pa.array([1.0, 2.0, 3.0, 5.0] * 10))
     odd = pa.array([2.0, 4.0, 2.5, 0.0, 9.0, None, np.nan, np.inf, -np.inf])
-    kinds = ["value", "unseen", "unseen", "below", "above", "missing", "nan", "positive_infinite", "negative_infinite"]
+    kinds = [
+        "value",
+        "unseen",
+        "unseen",
+        "below",
+        "above",
+        "missing",
+        "nan",
+        "positive_infinite",
+        "negative_infinite",
+    ]
     assert token_kind(codec, odd) == kinds
 
 
@@ -82,11 +97,18 @@ def test_rows_of_a_dictionary_with_other_codes_are_the_same() -> None:
     first = pa.DictionaryArray.from_arrays(pa.array([0, 1] * 10, pa.int8()), pa.array(["a", "b"]))
     other = pa.DictionaryArray.from_arrays(pa.array([1, 0] * 10, pa.int8()), pa.array(["b", "a"]))
     codec = codec_of(x=first)
-    assert np.array_equal(codec.encode(pa.table({"x": first})).tokens, codec.encode(pa.table({"x": other})).tokens)
+    assert np.array_equal(
+        codec.encode(pa.table({"x": first})).tokens, codec.encode(pa.table({"x": other})).tokens
+    )
 
 
 @pytest.mark.parametrize(
-    "column", [pa.array([[1]] * 20), pa.array([{"a": 1}] * 20), pa.array([[("k", 1)]] * 20, pa.map_(pa.string(), pa.int64()))]
+    "column",
+    [
+        pa.array([[1]] * 20),
+        pa.array([{"a": 1}] * 20),
+        pa.array([[("k", 1)]] * 20, pa.map_(pa.string(), pa.int64())),
+    ],
 )
 def test_nested_columns_are_refused_by_name(column: pa.Array) -> None:
     with pytest.raises(InvalidData, match=r"'nested'.*exclude"):
@@ -116,7 +138,13 @@ def test_all_schema_faults_are_told_at_once() -> None:
 
 @pytest.mark.parametrize(
     "column",
-    [pa.array([1, 2], pa.int32()), pa.array([1, 2], pa.int8()), pa.nulls(2, pa.int64()), pa.nulls(2), pa.array([1, 2]).dictionary_encode()],
+    [
+        pa.array([1, 2], pa.int32()),
+        pa.array([1, 2], pa.int8()),
+        pa.nulls(2, pa.int64()),
+        pa.nulls(2),
+        pa.array([1, 2]).dictionary_encode(),
+    ],
 )
 def test_columns_of_a_near_type_are_read(column: pa.Array) -> None:
     codec = codec_of(n=pa.array([1, 2] * 10))
@@ -126,5 +154,5 @@ def test_columns_of_a_near_type_are_read(column: pa.Array) -> None:
 def test_a_decimal_beyond_64_bits_is_refused_with_advice() -> None:
     import decimal
 
-    with pytest.raises(InvalidData, match="column 'd'.*exclude"):
+    with pytest.raises(InvalidData, match=r"column 'd'.*exclude"):
         codec_of(d=pa.array([decimal.Decimal(10**25)] * 20, pa.decimal128(38, 2)))

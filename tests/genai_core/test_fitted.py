@@ -50,7 +50,11 @@ def test_conditions_of_every_type() -> None:
     fitted = genai.fit(table, max_epochs=1)
     for name in table.schema.names:
         value = table[name][0].as_py()
-        if value is None or value != value or name in ("binary", "fixed_binary", "duration", "uint64", "int64"):
+        if (
+            value is None
+            or value != value
+            or name in ("binary", "fixed_binary", "duration", "uint64", "int64")
+        ):
             continue
         text = str(value) if name in ("timestamp", "date32", "decimal128", "time32") else value
         made = fitted.sample(3, where={name: text})
@@ -86,7 +90,9 @@ def test_a_gan_has_no_likelihood() -> None:
 
 
 def test_pandas_and_numpy_are_read() -> None:
-    frame = pd.DataFrame({"a": [1.5, None] * 20, "b": ["x", None] * 20, "t": pd.date_range("2020", periods=40)})
+    frame = pd.DataFrame(
+        {"a": [1.5, None] * 20, "b": ["x", None] * 20, "t": pd.date_range("2020", periods=40)}
+    )
     made = genai.fit(frame, max_epochs=1).sample(5)
     assert made.column_names == ["a", "b", "t"]
     matrix = np.random.default_rng(0).normal(size=(50, 3))

@@ -57,7 +57,9 @@ def test_early_stopping() -> None:
 
 def test_max_seconds_ends_the_fit_and_the_schedule_with_it() -> None:
     started = time.monotonic()
-    progress = Fit(Constant(), ROWS, ROWS[:50], FitSettings(max_epochs=100_000, max_seconds=1, patience=1000)).run()
+    progress = Fit(
+        Constant(), ROWS, ROWS[:50], FitSettings(max_epochs=100_000, max_seconds=1, patience=1000)
+    ).run()
     assert time.monotonic() - started < 10
     assert progress.done == 1
     assert progress.history

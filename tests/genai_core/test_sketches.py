@@ -73,7 +73,8 @@ def test_frequent_values_survive_a_million_others() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "decimals"), [([1.0, 2.0], 0), ([0.5], 1), ([0.1, 0.25], 2), ([1e18], None), ([np.pi], None), ([1e-9], 9)]
+    ("values", "decimals"),
+    [([1.0, 2.0], 0), ([0.5], 1), ([0.1, 0.25], 2), ([1e18], None), ([np.pi], None), ([1e-9], 9)],
 )
 def test_decimals(values: list[float], decimals: int | None) -> None:
     assert _decimals(np.array(values), 0) == decimals

@@ -170,12 +170,19 @@ def test_an_address_where_nothing_listens(tmp_path: Path, small_model: Path, rec
 
 
 @pytest.mark.parametrize(
-    ("answer", "advice"),
+    ("runner", "answer", "said", "advice"),
     [
-        ("RPC error: 401 Unauthorized", "RAY_AUTH_TOKEN"),
-        ("Status UNAUTHENTICATED: InvalidAuthToken: Unauthenticated", "RAY_AUTH_MODE=token"),
-        ("Traceback ...\nValueError: no space in /dev/shm", "compute.runner: inline works without it"),
+        ("head:6379", "RPC error: 401 Unauthorized", "", "RAY_AUTH_TOKEN"),
+        # what Ray 2.60 says to a client without the token, and what it writes to the terminal meanwhile
+        (
+            "head:6379",
+            "Failed to connect to Ray cluster at 10.0.0.1:6379",
+            "gcs_client.cc:210: Unauthenticated: RPC error: InvalidAuthToken: Authentication token is missing",
+            "RAY_AUTH_MODE=token",
+        ),
+        ("head:6379", "Failed to connect to Ray cluster", "", "Is it a Ray of the same version?"),
+        ("ray", "Traceback ...\nValueError: no space in /dev/shm", "", "inline works without it"),
     ],
 )
-def test_what_ray_answers_is_explained(answer: str, advice: str) -> None:
-    assert advice in runners._why_no_ray(ComputeSettings(runner="head:6379"), RuntimeError(answer))
+def test_what_ray_answers_is_explained(runner: str, answer: str, said: str, advice: str) -> None:
+    assert advice in runners._why_no_ray(ComputeSettings(runner=runner), RuntimeError(answer), said)

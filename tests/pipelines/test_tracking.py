@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -136,6 +138,22 @@ def test_latest_and_newest_follow_new_versions_and_an_alias_stays(tracked: Path,
         a: tracking.resolve_model(f"models:/flights@{a}").version for a in ("latest", "newest", "champion")
     }
     assert found == {"latest": 2, "newest": 2, "champion": 1}
+
+
+def test_a_job_may_name_a_database_of_its_own(
+    workplace: Path, empty_database: Path, small_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """mlflow's registry would look the model up in the default database."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
+    folder = workplace / "a folder, 100 %"
+    folder.mkdir()
+    shutil.copy(empty_database, folder / "team.db")
+    uri = "sqlite:///a folder, 100 %25/team.db"
+    _, version = log_a_model(small_model, register="flights", uri=uri)
+    assert version.uri == "models:/flights/1"
+    assert tracking.resolve_model("models:/flights@latest", uri).directory.is_relative_to(folder)
+    assert [p.name for p in workplace.iterdir() if not p.name.startswith(".")] == [folder.name]
+    assert os.environ["MLFLOW_TRACKING_URI"] == "sqlite:///unused.db"
 
 
 def test_mlflow_itself_reserves_latest(tracked: Path, small_model: Path) -> None:

@@ -24,10 +24,17 @@ SECRET = "hunter2"
 
 
 def test_a_server_holds_runs_and_models(
-    workplace: Path, mlflow_server: str, small_model: Path, monkeypatch: pytest.MonkeyPatch
+    workplace: Path,
+    mlflow_server: str,
+    small_model: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("MLFLOW_TRACKING_URI", mlflow_server)
     run, version = log_a_model(small_model, register="served")
+    assert capfd.readouterr() == ("", ""), (
+        "standard output is the job's; mlflow likes to print addresses there"
+    )
     header = peek_model("models:/served@latest")
     assert header is not None and read_header(header).digest == read_header(small_model).digest
     assert not (header / "weights.safetensors").exists(), "only the header is fetched to look at a model"
