@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import time
@@ -39,6 +40,8 @@ def main() -> int:
         for verb, file in JOBS.items():
             with timed(seconds, verb):
                 results[verb] = run_job(file)
+            if verb == "train" and not results[verb].get("reused"):
+                forget_output()
         report(results, seconds)
     except GenAIError as error:
         print(f"error: {error}", file=sys.stderr)
@@ -46,6 +49,13 @@ def main() -> int:
     except subprocess.CalledProcessError as error:
         return error.returncode
     return 0
+
+
+def forget_output() -> None:
+    """A new model's output does not go where an older model's lies; `genai run` would refuse it."""
+    if (ROOT / "out").exists():
+        print(f"\nthe model is a new one: the older one's output in {ROOT / 'out'} is removed")
+        shutil.rmtree(ROOT / "out")
 
 
 def run_job(file: str) -> dict[str, Any]:

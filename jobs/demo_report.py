@@ -6,6 +6,7 @@ import datetime as dt
 import os
 import re
 import subprocess
+import textwrap
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -112,9 +113,15 @@ def lineage_text(root: Path, genai: Callable[..., Any]) -> str:
 
 
 def _shortened(text: str) -> str:
-    """Hashes by their beginnings and paths from here, to fit the page."""
+    """Hashes by their beginnings, paths from here, long lines folded: to fit the page."""
     text = re.sub(r"\b([0-9a-f]{12})[0-9a-f]{52}\b", r"\1...", text)
-    return text.replace(f"{Path.cwd()}{os.sep}", "")
+    text = text.replace(f"{Path.cwd()}{os.sep}", "")
+    return "\n".join(_folded(line) for line in text.splitlines())
+
+
+def _folded(line: str) -> str:
+    margin = " " * (len(line) - len(line.lstrip(" │├└─")) + 2)
+    return textwrap.fill(line, 100, subsequent_indent=margin, break_long_words=False, break_on_hyphens=False)
 
 
 def places_text(root: Path, results: dict[str, dict[str, Any]]) -> str:

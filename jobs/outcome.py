@@ -99,6 +99,9 @@ def _explain(error: BaseException) -> Outcome:
         return _failed(
             f"no space left{place}; make room and run the same command again: what was committed stays"
         )
+    if isinstance(error, OSError) and error.strerror:
+        place = f": {error.filename}" if error.filename else ""
+        return _failed(f"{error.strerror.lower()}{place} (--debug shows where); what was committed stays")
     if isinstance(error, MemoryError):
         return _failed("out of memory; use fewer workers, smaller shards or a machine with more memory")
     text = f"{type(error).__name__}: {error}".strip().rstrip(":")

@@ -12,14 +12,14 @@ import pyarrow as pa
 
 from genai_core.artifact import Header
 from pipelines import storage
-from pipelines.batch_job import BatchJob, check_space, identity, masked
+from pipelines.batch_job import BatchJob, check_place, identity, masked
 from pipelines.context import Context
 from pipelines.plan import Plan, canonical_hash, code_fingerprint, versions
 from pipelines.runners import run_shards
 from pipelines.shard_work import Produce, ShardWork
 from pipelines.sink import Sink
 from pipelines.sources import Reader
-from pipelines.tracking import ResolvedModel, Run, check_reachable
+from pipelines.tracking import ResolvedModel, Run
 
 Summarise = Callable[[Sink, Mapping[str, Any]], dict[str, Any]]
 
@@ -82,8 +82,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     if finished := sink.manifest():
         context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
         return _result(batch, finished, started, reused=True)
-    check_space(batch.job.sink.path, batch.plan.rows, batch.output)
-    check_reachable(job.track)
+    check_place(job, batch.plan.rows, batch.output)
     done = sink.prepare(this)
     with Run.start(
         job.track,

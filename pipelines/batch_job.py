@@ -16,8 +16,8 @@ from pipelines import storage
 from pipelines.context import Context
 from pipelines.masking import mask_text
 from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
-from pipelines.runners import check_address
-from pipelines.settings import RUNNERS, ComputeSettings, Settings, SinkSettings, TrackSettings
+from pipelines.ray_session import check_compute
+from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.sink import Sink
 from pipelines.tracking import check_reachable, peek_model
 
@@ -79,10 +79,7 @@ def check_batch(
 
     Raises Unavailable or OutputExists.
     """
-    check_reachable(job.track)
-    check_space(job.sink.path, rows, output or pa.schema([]))
-    if job.compute.runner not in RUNNERS:
-        check_address(job.compute.runner)
+    check_place(job, rows, output or pa.schema([]))
     return [
         f"output: {storage.mask(job.sink.path)} ({_state(job, known)})",
         f"runner: {job.compute.runner}, {job.compute.workers} worker(s)",
@@ -102,6 +99,13 @@ def _state(job: BatchJob, known: Mapping[str, Any] | None) -> str:
         return "this job is finished already" if sink.manifest() else "this job resumes"
 
 
+def check_place(job: BatchJob, rows: int, output: pa.Schema) -> None:
+    """Unavailable when the tracking store, the cluster or the space that the job needs is not there."""
+    check_space(job.sink.path, rows, output)
+    check_reachable(job.track)
+    check_compute(job.compute)
+
+
 def check_space(uri: str, rows: int, schema: pa.Schema) -> None:
     """Unavailable when the output certainly does not fit, or cannot be written."""
     filesystem, path = storage.resolve(uri)
@@ -109,7 +113,9 @@ def check_space(uri: str, rows: int, schema: pa.Schema) -> None:
     if free is None or filesystem.type_name != "local":
         return
     where = storage.nearest_directory(path)
-    if not where.is_dir() or not os.access(where, os.W_OK | os.X_OK):
+    if not where.is_dir():
+        raise Unavailable(f"{uri}: a file is in the way, {where}; choose another sink.path")
+    if not os.access(where, os.W_OK | os.X_OK):
         raise Unavailable(
             f"{where} cannot be written into; choose another sink.path, or change its owner or mode"
         )

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.progress import Progress, printable
+from pipelines.settings import NEWEST
 
 
 def say(text: str) -> None:
@@ -63,7 +64,7 @@ def _registers(job: Any, name: str, alias: str) -> bool:
     track = getattr(job, "track", None)
     if track is None or getattr(job, "job", None) != "train" or not getattr(track, "enabled", True):
         return False
-    return track.register_as == name and alias in ("", "latest", getattr(track, "alias", None))
+    return track.register_as == name and alias in ("", "latest", NEWEST, getattr(track, "alias", None))
 
 
 def _writes(job: Any, path: str) -> bool:

@@ -45,6 +45,7 @@ def _artifact_location(name: str, server: str) -> str | None:
 
 
 def open_run(client: Any, experiment: str, job_id: str | None) -> str | None:
+    """The id of the run that an interrupted job left open, if there is one."""
     if job_id is None:
         return None
     condition = f"tags.`genai.job_id` = '{job_id}' AND attributes.status = 'RUNNING'"
@@ -62,6 +63,7 @@ def finished_run(client: Any, experiment: str, job_id: str) -> dict[str, str] | 
 
 
 def new_run(client: Any, experiment: str, name: str, kind: str, job_id: str | None) -> str:
+    """The id of a new run."""
     tags = {"genai.job": kind, "mlflow.source.type": "JOB", "mlflow.source.name": "genai run"}
     if job_id:
         tags["genai.job_id"] = job_id

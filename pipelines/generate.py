@@ -65,7 +65,7 @@ def _refuse_unable(job: GenerateJob, kind: str) -> None:
 def run(job: GenerateJob, context: Context) -> dict[str, Any]:
     """Generate, or finish what an interrupted run of the same job left."""
     model = resolve_model(job.model, job.track.uri)
-    header = artifact.read_header(model.directory)
+    header = artifact.verify(model.directory)
     _refuse_unable(job, header.kind)
     if job.where:
         artifact.load(model.directory).check_where(job.where)

@@ -123,7 +123,7 @@ def served_model(mlflow: Any) -> Any:
 
             self.fitted = load(Path(context.artifacts[NAME]))
 
-        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # noqa: ARG002
+        def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]
             try:
                 return predict(self.fitted, model_input, params)
             except InvalidInput as error:  # HTTP 400 instead of 500

@@ -9,23 +9,18 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 from urllib.request import url2pathname
 
-from genai_core.errors import InvalidArtifact, InvalidInput, Unavailable, nearest
+from genai_core.errors import InvalidInput, nearest
 from pipelines.masking import mask_text
+from pipelines.model_files import ACCEPTED, HEADER, artifact_directory, cache_directory, cached
 from pipelines.registry import Logged, Registered, Registry, Unknown, is_server, tracking_uri
 from pipelines.registry.sqlite import Sqlite, database_path
 
-ACCEPTED = (
-    "models:/NAME@latest, models:/NAME@ALIAS, models:/NAME/3, models:/m-ID, runs:/RUN/NAME, or a directory"
-)
-HEADER = "artifact.json"
 ARTIFACTS = "mlartifacts"  # beside the default database
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
 
@@ -94,7 +89,7 @@ def locate(uri: str, tracking: str | None = None, registry: Registry | None = No
     """
     ref = parse(uri)
     if ref.path is not None:
-        return Located(str(ref.path.absolute()), _artifact_directory(ref.path))
+        return Located(str(ref.path.absolute()), artifact_directory(ref.path))
     server = tracking_uri(tracking)
     registry = registry or registry_of(server)
     if ref.model_id:
@@ -183,7 +178,7 @@ def _with_location(found: Located, location: str, server: str) -> Located:
     path = _local_path(location)
     if path is not None and not path.exists():
         path = _moved(path, server)
-    return replace(found, location=location, directory=_artifact_directory(path) if path else None)
+    return replace(found, location=location, directory=artifact_directory(path) if path else None)
 
 
 def _moved(path: Path, server: str) -> Path:
@@ -200,55 +195,6 @@ def _local_path(location: str) -> Path | None:
     if location.startswith("file:"):
         return Path(url2pathname(unquote(urlsplit(location).path)))
     return None if re.match(r"[a-zA-Z][\w+.-]+:/", location) else Path(location)
-
-
-def _artifact_directory(path: Path) -> Path:
-    """The artifact at a path, or inside an MLflow model there."""
-    for candidate in (path, *sorted(path.glob(f"artifacts/*/{HEADER}"))):
-        directory = candidate.parent if candidate.name == HEADER else candidate
-        if (directory / HEADER).is_file():
-            return directory
-    if not path.exists():
-        raise InvalidInput(f"no model at {path}; accepted are {ACCEPTED}")
-    if (path / "MLmodel").exists():
-        raise InvalidArtifact(f"{path} is an MLflow model, but not one of ours; train one with `genai run`")
-    raise InvalidArtifact(
-        f"{path} holds no {HEADER}, so it is not a model; give the directory that a train job wrote"
-    )
-
-
-def cache_directory() -> Path:
-    """Where models of a server are kept once downloaded: GENAI_CACHE, else the user's cache."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(os.environ.get("GENAI_CACHE") or Path(cache) / "genai") / "models"
-
-
-def cached(model_id: str, fetch: Callable[[Path], None]) -> Path:
-    """The artifact directory of a LoggedModel, fetched once: a LoggedModel never changes.
-
-    `fetch(directory)` fills an empty directory, which becomes visible only when it is complete.
-    """
-    final = cache_directory() / model_id
-    if not final.exists():
-        try:
-            final.parent.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryDirectory(dir=final.parent, prefix=".") as temporary:
-                fetch(Path(temporary) / "model")
-                _publish(Path(temporary) / "model", final)
-        except OSError as error:
-            raise Unavailable(
-                f"the model cannot be kept in {final.parent} ({error}); free space, or set GENAI_CACHE"
-            ) from error
-    return _artifact_directory(final)
-
-
-def _publish(complete: Path, final: Path) -> None:
-    try:
-        complete.rename(final)
-    except OSError:
-        if not final.exists():  # another process was quicker, and has the same files
-            raise
-        shutil.rmtree(complete)
 
 
 def peek_model(uri: str, tracking: str | None = None) -> Path | None:
@@ -268,7 +214,7 @@ def peek_model(uri: str, tracking: str | None = None) -> Path | None:
 def _peek_server(model_id: str, server: str) -> Path | None:
     """The JSON files of a model that lies behind a server."""
     if (cache_directory() / model_id).exists():
-        return _artifact_directory(cache_directory() / model_id)
+        return artifact_directory(cache_directory() / model_id)
     from pipelines.registry.rest import Rest
 
     if not is_server(server):

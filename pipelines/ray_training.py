@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genai_core import catalog
 from genai_core.codec import Codec
-from genai_core.errors import JobFailed
+from genai_core.errors import JobFailed, Unavailable
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Progress, Replicas, spread
 from genai_core.spaces import Records
@@ -26,6 +26,7 @@ from genai_core.train import finish, new_model
 from pipelines import checkpoints
 from pipelines.encoding import encode_source, shares
 from pipelines.local_training import CALIBRATION_ROWS
+from pipelines.settings import ComputeSettings
 from pipelines.sources.source import Source
 
 if TYPE_CHECKING:
@@ -49,7 +50,7 @@ def fit_on_ray(
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.runners import _session
+    from pipelines.ray_session import ray_session
 
     compute = job.compute
     settings, arrays = codec.state()
@@ -63,7 +64,8 @@ def fit_on_ray(
     resources = {"CPU": compute.cpus_per_worker}
     if compute.gpus_per_worker:
         resources["GPU"] = compute.gpus_per_worker
-    with _session(compute):
+    with ray_session(compute) as session:
+        _refuse_missing(session.cluster_resources(), compute)
         trainer = TorchTrainer(
             _worker,
             train_loop_config=config,
@@ -89,6 +91,17 @@ def fit_on_ray(
         with result.checkpoint.as_directory() as directory:
             tensors, facts = checkpoints.read(Path(directory)) or ({}, {})
     return _assemble(job, codec, tensors, facts, provenance, report)
+
+
+def _refuse_missing(there: dict[str, float], compute: ComputeSettings) -> None:
+    """Ray Train waits for ever, and in silence, for what a cluster does not have."""
+    wanted = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
+    for kind, each in wanted.items():
+        if compute.workers * each > there.get(kind, 0):
+            raise Unavailable(
+                f"{compute.workers} worker(s) want {compute.workers * each:g} {kind}(s) and Ray has "
+                f"{there.get(kind, 0):g}; lower compute.workers or what each of them takes"
+            )
 
 
 def _absolute(uri: str) -> str:

@@ -8,22 +8,17 @@ from __future__ import annotations
 
 import json
 import logging
-import math
-import os
-import signal
-import socket
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from genai_core.errors import JobFailed, Unavailable
 from pipelines.plan import Shard
-from pipelines.settings import RUNNERS, ComputeSettings
+from pipelines.ray_session import is_cluster, last_line, ray_session
+from pipelines.settings import ComputeSettings
 from pipelines.shard_work import ShardWork, ShardWorker, one_thread, use_one_thread
 from pipelines.watchdog import Watchdog
 
@@ -104,7 +99,7 @@ def _by_size(
 
 
 def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tally: _Tally, log: Log) -> str:
-    with _session(compute) as ray:
+    with ray_session(compute) as ray:
         cpus = _cpus_per_actor(ray.cluster_resources(), compute, min(compute.workers, len(shards)))
         free = ray.available_resources().get("CPU", 0)
         if free < cpus:
@@ -116,94 +111,6 @@ def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tal
         except ray.exceptions.RayError as error:
             raise JobFailed(_why_ray_failed(error)) from error
     return "ray"
-
-
-@contextmanager
-def _session(compute: ComputeSettings) -> Iterator[Any]:
-    """Ray, connected. What was started here is shut down here; a Ray that this process already uses stays."""
-    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-    if not _is_cluster(compute):
-        os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its alarms are not for users
-    import ray
-
-    if ray.is_initialized():
-        yield ray
-        return
-    with _handlers_kept(), _said_by_ray() as said:
-        try:
-            ray.init(**_start_options(compute))
-        except Exception as error:
-            raise Unavailable(_why_no_ray(compute, error, said())) from error
-    try:
-        yield ray
-    finally:
-        with _handlers_kept():
-            ray.shutdown()
-
-
-@contextmanager
-def _handlers_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself; how a job ends on it is the command line's affair."""
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        yield
-    finally:
-        if threading.current_thread() is threading.main_thread():
-            signal.signal(signal.SIGTERM, before)
-
-
-@contextmanager
-def _said_by_ray() -> Iterator[Callable[[], str]]:
-    """Ray's C++ side writes straight to file descriptor 2: why it is refused, and much that is of no use to users."""
-    kept = os.dup(2)
-    with tempfile.TemporaryFile() as said:
-        os.dup2(said.fileno(), 2)
-        try:
-            yield lambda: os.pread(said.fileno(), 1 << 16, 0).decode(errors="replace")
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)
-
-
-def _start_options(compute: ComputeSettings) -> dict[str, Any]:
-    quiet = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if _is_cluster(compute):
-        check_address(compute.runner)
-        return {"address": compute.runner, **quiet}
-    return {
-        "address": "local",  # without it ray.init would join any Ray of this machine
-        "num_cpus": math.ceil(compute.workers * compute.cpus_per_worker) + 1,
-        "object_store_memory": int(compute.object_store_memory),
-        "include_dashboard": False,
-        **quiet,
-    }
-
-
-def check_address(address: str) -> None:
-    """Unavailable unless something listens there; ray.init itself would try for a minute."""
-    host, _, port = address.rpartition(":")
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
-    except OSError as error:
-        raise Unavailable(
-            f"no Ray cluster at {address} ({error.strerror or error}); give HOST:PORT of its head (`ray start --head` "
-            "prints it, port 6379 by default), or compute.runner: ray for one on this machine"
-        ) from error
-
-
-def _why_no_ray(compute: ComputeSettings, error: Exception, said: str = "") -> str:
-    if isinstance(error, Unavailable):
-        return str(error)
-    text = str(error).strip()
-    if any(mark in text + said for mark in ("401", "nauthenticated", "UNAUTHENTICATED", "AuthToken")):
-        return (
-            f"the Ray cluster at {compute.runner} refuses this client (401): it wants its token. Set RAY_AUTH_MODE=token "
-            "and RAY_AUTH_TOKEN (or RAY_AUTH_TOKEN_PATH) to the token that the cluster was started with; on its head "
-            "it is in ~/.ray/auth_token"
-        )
-    if _is_cluster(compute):
-        return f"the Ray cluster at {compute.runner} cannot be used: {_last_line(text)}. Is it a Ray of the same version?"
-    return f"Ray could not be started: {_last_line(text)}. compute.runner: inline works without it"
 
 
 def _cpus_per_actor(resources: Mapping[str, float], compute: ComputeSettings, workers: int) -> float:
@@ -220,10 +127,6 @@ def _cpus_per_actor(resources: Mapping[str, float], compute: ComputeSettings, wo
     return wanted["CPU"] if workers * wanted["CPU"] < resources["CPU"] else wanted["CPU"] * 0.9
 
 
-def _is_cluster(compute: ComputeSettings) -> bool:
-    return compute.runner not in RUNNERS
-
-
 def _records(
     ray: Any, work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, cpus: float
 ) -> Iterator[dict[str, Any]]:
@@ -231,7 +134,7 @@ def _records(
 
     DataContext.get_current().enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
-    files = ray.put(_model_files(Path(work.model))) if _is_cluster(compute) else None
+    files = ray.put(_model_files(Path(work.model))) if is_cluster(compute) else None
     rows = [{"shard": json.dumps(shard.to_json())} for shard in shards]
     # from_items: a fifth less CPU than range(), whose rows cost a read task each (40 shards, 2 workers)
     records = from_items(rows, override_num_blocks=len(rows)).map_batches(
@@ -276,11 +179,7 @@ def _why_ray_failed(error: BaseException) -> str:
     text = str(error).strip()
     if "No module named" in text:
         return (
-            f"a worker of the cluster lacks a package ({_last_line(text)}); install genai-core on all its machines, in "
+            f"a worker of the cluster lacks a package ({last_line(text)}); install genai-core on all its machines, in "
             "the versions of this one"
         )
-    return f"Ray ended the job: {_last_line(text)}. What was committed stays; the same command resumes"
-
-
-def _last_line(text: str) -> str:
-    return (text.splitlines() or ["no reason given"])[-1].strip()
+    return f"Ray ended the job: {last_line(text)}. What was committed stays; the same command resumes"

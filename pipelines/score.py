@@ -71,7 +71,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
 def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     """Score, or finish what an interrupted run of the same job left."""
     model = resolve_model(job.model, job.track.uri)
-    header = artifact.read_header(model.directory)
+    header = artifact.verify(model.directory)
     names = score_names(job, header.kind)
     source = open_source(job.source)
     output = output_schema(source.reader, job.keep, names)

@@ -96,6 +96,8 @@ def explained(uri: str) -> Iterator[None]:
 def _reason(error: OSError) -> str:
     if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
         return f"no permission ({error.strerror or error}); choose another path, or change its owner or mode"
+    if error.errno in (errno.ENOTDIR, errno.EISDIR):
+        return "a file is in the way; choose another path"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
         return f"no space left ({error.strerror or error}); free some, or choose another disk"
     text = str(error)

@@ -29,7 +29,8 @@ from pipelines.delivery import first_line, sender
 from pipelines.environment import environment
 from pipelines.logged_model import ModelVersion, keep_locally, log_model, register, served_model
 from pipelines.masking import mask_text
-from pipelines.model_uri import Located, cached, locate, peek_model
+from pipelines.model_files import cached
+from pipelines.model_uri import Located, locate, peek_model
 from pipelines.registry import Unknown, is_server, tracking_uri
 from pipelines.registry.client import ThroughClient
 from pipelines.registry.reachable import check_reachable

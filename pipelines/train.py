@@ -9,10 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
 from pydantic import Field, model_validator
 
 from genai_core import catalog
-from genai_core.errors import OutputExists
+from genai_core.errors import InvalidData, InvalidInput, OutputExists
 from genai_core.hyperparameters import (
     Autoregressive,
     FitSettings,
@@ -20,9 +21,12 @@ from genai_core.hyperparameters import (
     ModelSettings,
     TabularSettings,
 )
-from genai_core.modalities.tabular import readable_schema
+from genai_core.modalities.tabular import MIN_ROWS, readable_schema
+from pipelines import storage
+from pipelines.batch_job import check_space
 from pipelines.context import Context
 from pipelines.plan import code_fingerprint, job_id, versions
+from pipelines.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.sources import SourceSettings, open_source
 
@@ -72,8 +76,13 @@ def check(job: TrainJob, context: Context) -> list[str]:
     source = open_source(job.source)
     schema = readable_schema(source.schema, job.modality.exclude)
     source.require_rows()
+    if source.rows < MIN_ROWS:
+        raise InvalidData(
+            f"{job.source.path} holds {source.rows} row(s); at least {MIN_ROWS} are needed to learn from"
+        )
     check_reachable(job.track)
-    _check_sink(job, None)
+    _check_sink(job, _id(job, source))
+    check_compute(job.compute)
     family = catalog.FAMILIES[job.model.kind]
     return [
         f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
@@ -85,15 +94,17 @@ def check(job: TrainJob, context: Context) -> list[str]:
 
 def run(job: TrainJob, context: Context) -> dict[str, Any]:
     """Train, keep and track; a job that was done before is not done again."""
-    from pipelines.tracking import Run, finished_run
+    from pipelines.tracking import Run, finished_run, resolve_model
 
     started = time.monotonic()
     source = open_source(job.source)
     readable_schema(source.schema, job.modality.exclude)
-    this = job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint()})
+    this = _id(job, source)
     _check_sink(job, this)
     if earlier := finished_run(job.track, job.name, this):
         context.log(f"{job.name}: the same job is done already: {earlier['model']}")
+        if job.sink is not None and not Path(job.sink.path).exists():
+            _publish(resolve_model(earlier["model"], job.track.uri).directory, Path(job.sink.path))
         return {"status": "done", "job_id": this, "reused": True, **earlier}
     context.log(f"{job.name}: training runs {_place(job.compute)}")
     params = {"job": job.identity, "job_id": this}
@@ -120,6 +131,10 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         **facts,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _id(job: TrainJob, source: Source) -> str:
+    return job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint()})
 
 
 def _place(compute: ComputeSettings) -> str:
@@ -190,8 +205,17 @@ def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
     return catalog.codec_class(job.modality.kind).fit(counted(), source.schema, job.modality)
 
 
-def _check_sink(job: TrainJob, this: str | None) -> None:
-    if job.sink is None or not Path(job.sink.path).exists():
+def _check_sink(job: TrainJob, this: str) -> None:
+    """A local directory that is free, or holds this job's model; MLflow carries models to stores."""
+    if job.sink is None:
+        return
+    if "://" in job.sink.path:
+        raise InvalidInput(
+            f"sink.path {storage.mask(job.sink.path)!r}: a train job writes to a local directory; leave the sink out, "
+            "and MLflow keeps the model wherever its artifacts are"
+        )
+    check_space(job.sink.path, 0, pa.schema([]))
+    if not Path(job.sink.path).exists():
         return
     from genai_core.artifact import HEADER, read_header
 
@@ -200,7 +224,7 @@ def _check_sink(job: TrainJob, this: str | None) -> None:
         raise OutputExists(
             f"{job.sink.path} is there and holds no model; choose another directory for sink.path"
         )
-    if (path / HEADER).exists() and this and read_header(path).provenance.get("job_id") != this:
+    if (path / HEADER).exists() and read_header(path).provenance.get("job_id") != this:
         raise OutputExists(
             f"{job.sink.path} holds another job's model; choose another sink.path or remove it"
         )

@@ -13,7 +13,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
-EXTRAS = sum(PROJECT["optional-dependencies"].values(), [])
+EXTRAS = [requirement for extra in PROJECT["optional-dependencies"].values() for requirement in extra]
 FLOORS = {"genai_core", "pipelines", "jobs"}
 
 

@@ -70,11 +70,13 @@ class Gan(Model, Samples, Discriminates):
         """Kernel distance between held-out and made records: there is no likelihood to go by."""
         x = x[:VALIDATION_ROWS]
         made = self.sample(len(x), torch.Generator().manual_seed(0)).to(x.device)
-        return kernel_distance(self._features(x), self._features(made))
+        return kernel_distance(self._main(x), self._main(made))
 
-    def _features(self, x: Tensor) -> Tensor:
-        dense = self.observation.dense(x)
-        return dense * (dense.shape[1] / x.shape[1]) ** 0.5
+    def _main(self, x: Tensor) -> Tensor:
+        """Dense records of the positions without parent: ranks inside a bin agree by chance only."""
+        dense, columns = self.observation.dense(x), self.observation.cuts
+        main = [cut for cut, p in zip(columns, self.space.positions, strict=True) if p.parent is None]
+        return torch.cat([dense[:, cut] for cut in main], 1)
 
     def discriminate(self, x: Tensor) -> Tensor:
         return self.critic(self.observation.dense(x).repeat_interleave(self.settings.pac, 0))

@@ -72,7 +72,7 @@ class Rest:
         info = found["model"]["info"]
         return Logged(model_id, info["artifact_uri"], info.get("source_run_id"))
 
-    def logged_by(self, run_id: str, name: str) -> Logged | None:  # noqa: ARG002
+    def logged_by(self, run_id: str, name: str) -> Logged | None:
         raise Unknown("the REST search needs the experiment")
 
     def runs_of(self, job_id: str) -> list[RunFacts]:

@@ -54,11 +54,11 @@ class Reader(ABC):
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         """(number of the first row, batch) covering at least rows [start, stop); absent columns are left out."""
 
-    def live_groups(self, path: str, condition: pc.Expression) -> Sequence[int] | None:  # noqa: ARG002
+    def live_groups(self, path: str, condition: pc.Expression) -> Sequence[int] | None:
         """Row groups in which rows may satisfy the condition; None: cannot tell."""
         return None
 
-    def advice(self, error: Exception) -> str:  # noqa: ARG002
+    def advice(self, error: Exception) -> str:
         """What to do about bytes that cannot be read, if the format knows something."""
         return ""
 

@@ -46,6 +46,12 @@ ERRORS = {
         "failed",
         "no space left at out/x",
     ),
+    "system": (
+        PermissionError(errno.EACCES, "Permission denied", "out"),
+        1,
+        "failed",
+        "error: permission denied: out",
+    ),
     "memory": (MemoryError(), 1, "failed", "out of memory"),
     "unexpected": (ZeroDivisionError("by zero"), 1, "failed", "unexpected error: ZeroDivisionError: by zero"),
 }

@@ -12,6 +12,7 @@ import torch
 from genai_core.errors import JobFailed, Stalled, Unavailable
 from pipelines import runners, shard_work
 from pipelines.plan import plan_generation
+from pipelines.ray_session import why_no_ray
 from pipelines.runners import run_shards
 from pipelines.settings import ComputeSettings
 from pipelines.shard_work import ShardWork, one_thread
@@ -185,4 +186,4 @@ def test_an_address_where_nothing_listens(tmp_path: Path, small_model: Path, rec
     ],
 )
 def test_what_ray_answers_is_explained(runner: str, answer: str, said: str, advice: str) -> None:
-    assert advice in runners._why_no_ray(ComputeSettings(runner=runner), RuntimeError(answer), said)
+    assert advice in why_no_ray(ComputeSettings(runner=runner), RuntimeError(answer), said)

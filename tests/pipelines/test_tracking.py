@@ -145,10 +145,10 @@ def test_a_job_may_name_a_database_of_its_own(
 ) -> None:
     """mlflow's registry would look the model up in the default database."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:///unused.db")
-    folder = workplace / "a folder, 100 %"
+    folder = workplace / "a folder"
     folder.mkdir()
     shutil.copy(empty_database, folder / "team.db")
-    uri = "sqlite:///a folder, 100 %25/team.db"
+    uri = "sqlite:///a folder/team.db"
     _, version = log_a_model(small_model, register="flights", uri=uri)
     assert version.uri == "models:/flights/1"
     assert tracking.resolve_model("models:/flights@latest", uri).directory.is_relative_to(folder)

@@ -1,0 +1,156 @@
+"""On a real local Ray: the same bytes as in this process, failures of every kind, and what is left afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+
+from genai_core.errors import JobFailed, Stalled, Unavailable
+from pipelines import generate, score
+from pipelines.context import Context
+from pipelines.generate import GenerateJob
+from pipelines.plan import plan_generation
+from pipelines.runners import run_shards
+from pipelines.score import ScoreJob
+from pipelines.settings import ComputeSettings
+from pipelines.shard_work import ShardWork
+from pipelines.sink import Sink
+from tests.pipelines import shard_producers
+from tests.pipelines.shard_producers import misbehaving, plain
+
+pytestmark = pytest.mark.ray
+ROOT = Path(__file__).parents[2]
+SHARDS = plan_generation(60, 7, 10).shards
+
+
+@pytest.fixture
+def ray(local_ray: Any) -> Any:
+    """The session's Ray; the producers of these tests travel by value, since workers cannot import tests."""
+    local_ray.cloudpickle.register_pickle_by_value(shard_producers)
+    yield local_ray
+    assert local_ray.is_initialized(), "a Ray that the job did not start was shut down"
+    local_ray.cloudpickle.unregister_pickle_by_value(shard_producers)
+
+
+def files(path: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
+
+
+def test_the_same_bytes_inline_and_with_one_or_two_workers(
+    ray: Any, workplace: Path, small_model: Path, small_table: Any
+) -> None:
+    pq.write_table(small_table, "rows.parquet", row_group_size=100)
+    common: dict[str, Any] = {"model": str(small_model), "track": {"enabled": False}, "rows_per_shard": 100}
+    source = {"kind": "parquet", "path": "rows.parquet", "filter": "delay > -10"}
+    for name, compute in {
+        "inline": {"runner": "inline"},
+        "one": {"runner": "ray", "workers": 1},
+        "two": {"runner": "ray", "workers": 2},
+    }.items():
+        place = {"compute": compute, "sink": {"path": f"rows-{name}"}}
+        made = GenerateJob.model_validate(
+            {**common, **place, "rows": 450, "seed": 7, "where": {"origin": "JFK"}}
+        )
+        place = {"compute": compute, "sink": {"path": f"scores-{name}"}}
+        scored = ScoreJob.model_validate(
+            {**common, **place, "source": source, "fdr": 0.3, "keep": ["origin"]}
+        )
+        assert generate.run(made, Context())["runner"] == compute["runner"]
+        score.run(scored, Context())
+    for verb in ("rows", "scores"):
+        inline = files(Path(f"{verb}-inline"))
+        assert "_MANIFEST.json" in inline
+        assert files(Path(f"{verb}-one")) == inline
+        assert files(Path(f"{verb}-two")) == inline
+
+
+def run(work: ShardWork, **compute: Any) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    settings = ComputeSettings(**{"runner": "ray", "workers": 2, **compute})
+    run_shards(work, SHARDS, settings, lambda record: records.append(dict(record)), lambda text: None)
+    return sorted(records, key=lambda record: int(record["id"]))
+
+
+def failing(path: Path, model: Path, how: str, times: int, retries: int = 0) -> ShardWork:
+    (path / "counter").touch()
+    options = {"bad": 2, "times": times, "how": how, "counter": str(path / "counter")}
+    return ShardWork(misbehaving, str(model), str(path / "out"), {}, options, retries=retries)
+
+
+def test_a_worker_that_dies_is_replaced_and_every_shard_committed_once(
+    ray: Any, tmp_path: Path, small_model: Path
+) -> None:
+    records = run(failing(tmp_path, small_model, "die", times=2))
+    assert [record["id"] for record in records] == [0, 1, 2, 3, 4, 5]
+    assert (tmp_path / "counter").read_bytes() == b".."
+    run_here = ShardWork(plain, str(small_model), str(tmp_path / "undisturbed"), {})
+    run(run_here, runner="inline")
+    assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+def test_what_fails_for_good_is_quarantined(ray: Any, tmp_path: Path, small_model: Path) -> None:
+    records = run(failing(tmp_path, small_model, "bad data", times=99), max_failed=1)
+    assert [record.get("error") for record in records][2] == "InvalidData: the file has changed"
+    assert len(list(Sink(str(tmp_path / "out")).records())) == 5
+    with pytest.raises(JobFailed, match=r"shard 2 failed: InvalidData"):
+        run(failing(tmp_path, small_model, "bad data", times=99))
+
+
+def test_a_worker_that_hangs_ends_the_job(ray: Any, tmp_path: Path, small_model: Path) -> None:
+    started = time.monotonic()
+    with pytest.raises(Stalled, match="nothing was committed for 6 s"):
+        run(failing(tmp_path, small_model, "hang", times=1), stall_seconds=6)
+    assert time.monotonic() - started < 60
+    assert 2 not in [record["id"] for record in Sink(str(tmp_path / "out")).records()]
+
+
+def test_more_workers_than_cpus_are_refused(ray: Any, tmp_path: Path, small_model: Path) -> None:
+    with pytest.raises(
+        Unavailable, match=r"6 workers with 1 CPU each need 6, Ray has 4; set compute.workers: 4"
+    ):
+        run(ShardWork(plain, str(small_model), str(tmp_path / "out"), {}), workers=6)
+    assert not (tmp_path / "out").exists()
+
+
+def test_all_cpus_asked_for_do_not_hang(ray: Any, tmp_path: Path, small_model: Path) -> None:
+    records = run(ShardWork(plain, str(small_model), str(tmp_path / "out"), {}), workers=4, stall_seconds=120)
+    assert len(records) == 6
+
+
+@pytest.mark.slow
+def test_a_ray_of_the_jobs_own_is_private_quiet_and_gone_afterwards(
+    ray: Any, workplace: Path, small_model: Path
+) -> None:
+    code = f"""
+import json, os, signal, sys
+from pipelines import generate
+from pipelines.context import Context
+from pipelines.generate import GenerateJob
+job = GenerateJob.model_validate(dict(model={str(small_model)!r}, rows=200, rows_per_shard=100, sink=dict(path="out"),
+    track=dict(enabled=False), compute=dict(runner="ray", workers=1)))
+before = signal.getsignal(signal.SIGTERM)
+print(json.dumps(generate.run(job, Context())))
+import ray, psutil
+assert not ray.is_initialized()
+assert signal.getsignal(signal.SIGTERM) == before
+left = [p.cmdline() for p in psutil.Process().children(recursive=True) if p.status() != "zombie"]
+assert not left, left
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        timeout=200,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert json.loads(ended.stdout)["runner"] == "ray"
+    assert ended.stderr == ""

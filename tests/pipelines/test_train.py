@@ -1,0 +1,161 @@
+"""Training jobs in this process: kept, tracked, reused, resumed, refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import genai_core as genai
+from genai_core.errors import InvalidData, InvalidInput, OutputExists
+from pipelines import train
+from pipelines.context import Context
+from pipelines.encoding import encode_source, shares
+from pipelines.sources import open_source
+from pipelines.train import TrainJob
+from tests.contract.spaces import small_table
+
+QUICK = {"max_epochs": 2, "evaluations": 4}
+SMALL_MODEL = {"kind": "autoregressive", "context": 16, "hidden": 16, "embedding": 4}
+
+
+@pytest.fixture(autouse=True)
+def data(tracked: Path) -> None:
+    pq.write_table(small_table(1200), tracked / "data.parquet")
+
+
+def job(**changes: Any) -> TrainJob:
+    fields = {
+        "job": "train",
+        "name": "small",
+        "source": {"kind": "parquet", "path": "data.parquet"},
+        "model": SMALL_MODEL,
+        "fit": QUICK,
+        "track": {"enabled": False},
+        "sink": {"path": "model"},
+    }
+    return TrainJob.model_validate(fields | changes)
+
+
+def test_a_job_leaves_a_model_that_says_where_it_comes_from() -> None:
+    result = train.run(job(), Context())
+    model = genai.load("model")
+    assert result["status"] == "done"
+    assert result["model_digest"] == model.digest
+    assert model.provenance["data"]["rows"] == result["rows"] == 1200
+    assert model.provenance["data"]["digest"] == open_source(job().source).digest
+    assert model.calibration_size("negative_log_likelihood") > 50
+    assert not list(Path(".genai/checkpoints").iterdir()), "checkpoints of a finished job are removed"
+
+
+def test_the_same_job_gives_the_same_model() -> None:
+    first = train.run(job(), Context())
+    again = train.run(job(sink={"path": "again"}), Context())
+    other = train.run(job(sink={"path": "other"}, fit={**QUICK, "seed": 1}), Context())
+    assert first["model_digest"] == again["model_digest"] != other["model_digest"]
+
+
+def test_a_filter_decides_what_is_learnt() -> None:
+    source = {"kind": "parquet", "path": "data.parquet", "filter": "colour == 'red' and n < 3"}
+    train.run(job(source=source), Context())
+    made = genai.load("model").sample(200)
+    assert set(made["colour"].to_pylist()) == {"red"}
+    assert max(made["n"].to_pylist()) <= 2
+
+
+def test_the_split_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
+    source = open_source(job().source)
+    codec = train._fit_codec(job(), source, Context())
+    held_out = []
+    for world in (1, 3):
+        parts = []
+        for rank, share in enumerate(shares(source, world)):
+            directory = tmp_path / f"{world}-{rank}"
+            directory.mkdir()
+            parts.append(encode_source(codec, source.reader, job().fit, directory, share).held_out.tokens)
+        held_out.append(sorted(map(tuple, np.concatenate(parts).tolist())))
+    assert held_out[0] == held_out[1]
+
+
+def test_a_killed_fit_resumes_and_ends_in_the_same_model() -> None:
+    long = {"max_epochs": 60, "evaluations": 40, "patience": 1000}
+    undisturbed = train.run(job(sink={"path": "undisturbed"}, fit=long), Context())
+    spec = job(fit=long).model_dump_json(by_alias=True)
+    code = (
+        "import sys; from pipelines.train import TrainJob, run; from pipelines.context import Context; "
+        "run(TrainJob.model_validate_json(sys.argv[1]), Context())"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code, spec], env={**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])})
+    facts = None
+    deadline = time.monotonic() + 120
+    while child.poll() is None and time.monotonic() < deadline:
+        found = list(Path(".genai/checkpoints").glob("train-*/facts.json"))
+        if found:
+            facts = json.loads(found[0].read_text())
+            break
+        time.sleep(0.02)
+    child.send_signal(signal.SIGKILL)
+    child.wait()
+    assert facts is not None, "the fit was over before it could be killed"
+    assert not Path("model").exists()
+    resumed = train.run(job(fit=long), Context())
+    assert resumed["model_digest"] == undisturbed["model_digest"]
+
+
+def test_another_job_s_model_is_not_overwritten() -> None:
+    first = train.run(job(), Context())
+    with pytest.raises(OutputExists, match="another job"):
+        train.run(job(fit={**QUICK, "seed": 9}), Context())
+    Path("full").mkdir()
+    Path("full/precious.txt").write_text("keep me")
+    with pytest.raises(OutputExists, match="holds no model"):
+        train.check(job(sink={"path": "full"}), Context())
+    assert genai.read_header("model").digest == first["model_digest"]
+    assert Path("full/precious.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        (small_table(0), "no row"),
+        (small_table(1), "at least 10"),
+        (pa.table({"nested": [[1]] * 20}), "'nested'"),
+    ],
+)
+def test_tables_that_cannot_be_learnt(table: pa.Table, message: str) -> None:
+    pq.write_table(table, "bad.parquet")
+    bad = job(source={"kind": "parquet", "path": "bad.parquet"})
+    with pytest.raises(InvalidData, match=message):
+        train.check(bad, Context())
+        train.run(bad, Context())
+    assert not Path("model").exists()
+
+
+def test_a_model_must_be_kept_somewhere() -> None:
+    with pytest.raises(ValueError, match="the model would be lost"):
+        job(sink=None)
+
+
+def test_a_job_that_is_done_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    tracked = job(track={"experiment": "e", "register": "small"}, sink=None)
+    first = train.run(tracked, Context())
+    again = train.run(tracked, Context())
+    assert again["reused"]
+    assert (again["model"], again["run_id"]) == (first["model"], first["run_id"]) == ("models:/small/1", first["run_id"])
+    other = train.run(job(track={"experiment": "e", "register": "small"}, sink=None, fit={**QUICK, "seed": 2}), Context())
+    assert other["model"] == "models:/small/2"
+
+
+def test_misspelt_names_are_told_before_work() -> None:
+    with pytest.raises(InvalidInput, match="did you mean 'colour'"):
+        train.check(job(modality={"kind": "tabular", "exclude": ["color"]}), Context())
