@@ -231,7 +231,7 @@ def schema() -> None:
 @click.option("--verify", is_flag=True, help="Compare every byte of an output with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error.")
-def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:  # noqa: ARG001 - main reads --debug
+def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:
     """Where an output came from, back to its training data.
 
     PATH is an output directory, one of its Parquet files, or a model's directory.
@@ -241,6 +241,7 @@ def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:  # noq
     from pipelines.lineage import render
     from pipelines.progress import printable
 
+    del debug  # `main` reads it: it shows the tracebacks of commands that are no job
     tree = tree_of(path, verify)
     if as_json:
         write_line(tree, sys.stdout)

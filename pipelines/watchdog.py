@@ -57,17 +57,20 @@ class Watchdog:
     def wait_for(self, make: Callable[[], Iterator[T]]) -> Iterator[T]:
         """What an iterator gives; it runs in a thread of its own, which is left behind when it stalls."""
         results: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
-        threading.Thread(target=_pump, args=(make, results), daemon=True).start()
-        while True:
-            try:
+        unwanted = threading.Event()
+        threading.Thread(target=_pump, args=(make, results, unwanted), daemon=True).start()
+        try:
+            while True:
                 what, found = results.get(timeout=max(self.left, 0.01))
-            except queue.Empty:
-                raise self.stalled() from None
-            if what == "end":
-                return
-            if what == "error":
-                raise found
-            yield found
+                if what == "end":
+                    return
+                if what == "error":
+                    raise found
+                yield found
+        except queue.Empty:
+            raise self.stalled() from None
+        finally:
+            unwanted.set()
 
     @contextmanager
     def _watched(self, signalled: bool) -> Iterator[None]:
@@ -98,9 +101,14 @@ class Watchdog:
         os._exit(Stalled.exit_code)
 
 
-def _pump(make: Callable[[], Iterator[Any]], results: queue.SimpleQueue[tuple[str, Any]]) -> None:
+def _pump(
+    make: Callable[[], Iterator[Any]], results: queue.SimpleQueue[tuple[str, Any]], unwanted: threading.Event
+) -> None:
+    """Hand on until nobody listens any more; the iterator is then closed, and whatever works for it ends."""
     try:
         for found in make():
+            if unwanted.is_set():
+                return
             results.put(("item", found))
     except BaseException as error:
         results.put(("error", error))

@@ -128,7 +128,9 @@ def test_an_interrupted_job_is_resumed_by_the_same_command(sent: int, code: int,
         text=True,
     )
     deadline = time.monotonic() + 120
-    while len(list(sink.glob("_shards/*.json"))) < 2 and time.monotonic() < deadline:
+    while (
+        len(list(sink.glob("_shards/*.json"))) < 2 and running.poll() is None and time.monotonic() < deadline
+    ):
         time.sleep(0.02)
     running.send_signal(sent)
     out, error = running.communicate(timeout=60)

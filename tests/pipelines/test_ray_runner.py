@@ -104,6 +104,27 @@ def test_what_fails_for_good_is_quarantined(ray: Any, tmp_path: Path, small_mode
         run(failing(tmp_path, small_model, "bad data", times=99))
 
 
+def test_a_job_that_has_failed_leaves_the_cluster_to_others(
+    ray: Any, tmp_path: Path, small_model: Path
+) -> None:
+    shards = plan_generation(4000, 7, 10).shards
+    work = failing(tmp_path, small_model, "bad data", times=99)
+    with pytest.raises(JobFailed):
+        run_shards(
+            work, shards, ComputeSettings(runner="ray", workers=2), lambda record: None, lambda text: None
+        )
+    deadline = time.monotonic() + 30
+    while (
+        ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < deadline
+    ):
+        time.sleep(0.2)
+    done = len(list(Sink(str(tmp_path / "out")).records()))
+    assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
+    assert done < 400
+    time.sleep(1)
+    assert len(list(Sink(str(tmp_path / "out")).records())) == done
+
+
 def test_a_worker_that_hangs_ends_the_job(ray: Any, tmp_path: Path, small_model: Path) -> None:
     started = time.monotonic()
     with pytest.raises(Stalled, match="nothing was committed for 6 s"):

@@ -112,3 +112,20 @@ def test_waiting_hands_on_items_and_errors() -> None:
     with pytest.raises(KeyError):
         next(found)
     assert list(Watchdog(60).wait_for(lambda: iter([1, 2, 3]))) == [1, 2, 3]
+
+
+def test_a_listener_that_leaves_closes_what_it_listened_to() -> None:
+    closed = threading.Event()
+
+    def endless() -> Iterator[int]:
+        try:
+            while True:
+                time.sleep(0.01)
+                yield 1
+        finally:
+            closed.set()
+
+    found = Watchdog(60).wait_for(endless)
+    next(found)
+    found.close()
+    assert closed.wait(10)
