@@ -92,7 +92,8 @@ def _run(entry: Entry, file: str, voice: Voice) -> Outcome:
         return outcome
     code = {status: number for number, status in STATUS.items()}.get(result.get("status", "done"), 1)
     voice.tell(_told(entry, result))
-    return Outcome(_label(entry) | {k: v for k, v in result.items() if k != "status"}, code)
+    facts = {key: value for key, value in result.items() if key != "status"}
+    return Outcome(_label(entry) | {"run_id": None} | facts, code)
 
 
 def _verb(entry: Entry) -> Any:

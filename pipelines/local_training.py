@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
-from genai_core.codec import Codec
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Replicas, spread
 from genai_core.threads import threads
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
 from pipelines.encoding import encode_source, shares
+from pipelines.fitting import Fitting
 from pipelines.progress import Progress
-from pipelines.sources.source import Source
-
-if TYPE_CHECKING:
-    from pipelines.train import Report, TrainJob
 
 CALIBRATION_ROWS = 20_000
 
@@ -26,7 +23,7 @@ CALIBRATION_ROWS = 20_000
 class Here(Replicas):
     """One replica, which reports to the run and keeps its checkpoint on disk."""
 
-    def __init__(self, directory: Path, report: Report) -> None:
+    def __init__(self, directory: Path, report: Callable[[dict[str, float], int], None]) -> None:
         self.directory, self._report = directory, report
 
     def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
@@ -39,32 +36,24 @@ class Here(Replicas):
         return checkpoints.read(self.directory)
 
 
-def fit_here(
-    job: TrainJob,
-    codec: Codec,
-    source: Source,
-    this: str,
-    provenance: dict[str, Any],
-    scratch: Path,
-    report: Report,
-    progress: Progress,
-) -> FittedModel:
+def fit_here(task: Fitting) -> FittedModel:
     """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
+    job, codec = task.job, task.codec
     torch.set_flush_denormal(True)
     with threads(max(int(job.compute.cpus_per_worker), 1)):
-        records = encode_source(codec, source.reader, job.fit, scratch, shares(source, 1)[0])
+        records = encode_source(codec, task.source.reader, job.fit, task.scratch, shares(task.source, 1)[0])
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
         fit = Fit(
             network,
             records.train,
             records.held_out.tokens,
             job.fit,
-            Here(Path(job.checkpoints) / this, report),
+            Here(Path(job.checkpoints) / task.job_id, task.report),
         )
-        fit.on_step = _show(progress, fit.batch)
+        fit.on_step = _show(task.progress, fit.batch)
         done = fit.run()
         sample = records.held_out.rows(spread(len(records.held_out.tokens), CALIBRATION_ROWS))
-        return finish(job.model.kind, codec, network, sample, done, provenance)
+        return finish(job.model.kind, codec, network, sample, done, task.provenance)
 
 
 def _show(progress: Progress, batch: int) -> Any:

@@ -23,6 +23,9 @@ CROWDED = 8  # worker CPUs to a real one: more is a slip of the finger, and star
 def ray_session(compute: ComputeSettings) -> Iterator[Any]:
     """Ray, connected. What was started here is shut down here; a Ray that this process already uses stays."""
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault(
+        "RAY_ENABLE_AUTO_CONNECT", "0"
+    )  # else what outlives the shutdown starts another Ray
     if not is_cluster(compute):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its alarms are not for users
     import ray

@@ -10,14 +10,13 @@ from __future__ import annotations
 import hashlib
 import tempfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from genai_core import catalog
-from genai_core.codec import Codec
 from genai_core.errors import JobFailed, Unavailable
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Progress, Replicas, spread
@@ -25,41 +24,28 @@ from genai_core.spaces import Records
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
 from pipelines.encoding import encode_source, shares
+from pipelines.fitting import Fitting
 from pipelines.local_training import CALIBRATION_ROWS
 from pipelines.settings import ComputeSettings
-from pipelines.sources.source import Source
-
-if TYPE_CHECKING:
-    from pipelines.progress import Progress as Bar
-    from pipelines.train import Report, TrainJob
 
 KEPT = 2  # checkpoints
 
 
-def fit_on_ray(
-    job: TrainJob,
-    codec: Codec,
-    source: Source,
-    this: str,
-    provenance: dict[str, Any],
-    scratch: Path,
-    report: Report,
-    progress: Bar,
-) -> FittedModel:
+def fit_on_ray(task: Fitting) -> FittedModel:
     """Run `_worker` on every worker and put the model together from the last checkpoint. Raises JobFailed."""
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
     from pipelines.ray_session import ray_session
 
-    compute = job.compute
-    settings, arrays = codec.state()
+    job, compute = task.job, task.job.compute
+    settings, arrays = task.codec.state()
     config = {
         "job": job.model_dump(mode="json", by_alias=True),
         "codec": settings,
         "arrays": arrays,
-        "reader": source.reader,  # knows the files' places: a worker's working directory is another
-        "shares": shares(source, compute.workers),
+        "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
+        "shares": shares(task.source, compute.workers),
     }
     resources = {"CPU": compute.cpus_per_worker}
     if compute.gpus_per_worker:
@@ -76,7 +62,7 @@ def fit_on_ray(
                 resources_per_worker=resources,
             ),
             run_config=ray.train.RunConfig(
-                name=this,
+                name=task.job_id,
                 storage_path=_absolute(job.checkpoints),
                 failure_config=ray.train.FailureConfig(max_failures=compute.retries),
                 checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
@@ -90,7 +76,7 @@ def fit_on_ray(
             ) from error
         with result.checkpoint.as_directory() as directory:
             tensors, facts = checkpoints.read(Path(directory)) or ({}, {})
-    return _assemble(job, codec, tensors, facts, provenance, report)
+    return _assemble(task, tensors, facts)
 
 
 def _refuse_missing(there: dict[str, float], compute: ComputeSettings) -> None:
@@ -115,14 +101,8 @@ def _cause(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
-def _assemble(
-    job: TrainJob,
-    codec: Codec,
-    tensors: dict[str, Tensor],
-    facts: dict[str, Any],
-    provenance: dict[str, Any],
-    report: Report,
-) -> FittedModel:
+def _assemble(task: Fitting, tensors: dict[str, Tensor], facts: dict[str, Any]) -> FittedModel:
+    job, codec = task.job, task.codec
     if not facts.get("complete"):
         raise JobFailed(
             "training on Ray ended without a complete checkpoint; run the job again to go on from the last"
@@ -132,11 +112,11 @@ def _assemble(
             "the replicas ended with different weights; this is a fault of the program, please report it"
         )
     for entry in facts["progress"]["history"]:
-        report({name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
+        task.report({name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
     network = new_model(job.model.kind, codec, job.model, job.fit.seed)
     network.load_state_dict({n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")})
     held_out = Records(tensors["held_out/tokens"].numpy(), tensors["held_out/log_measure"].numpy())
-    fitted = finish(job.model.kind, codec, network, held_out, Progress(**facts["progress"]), provenance)
+    fitted = finish(job.model.kind, codec, network, held_out, Progress(**facts["progress"]), task.provenance)
     fitted.provenance["training"] |= {"workers": len(facts["replicas"]), "replicas": facts["replicas"][0]}
     return fitted
 

@@ -10,6 +10,7 @@ import json
 import logging
 import tempfile
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -136,15 +137,19 @@ def _records(
     logging.getLogger("ray.data").setLevel(logging.CRITICAL)
     files = ray.put(_model_files(Path(work.model))) if is_cluster(compute) else None
     rows = [{"shard": json.dumps(shard.to_json())} for shard in shards]
-    # from_items: a fifth less CPU than range(), whose rows cost a read task each (40 shards, 2 workers)
-    records = from_items(rows, override_num_blocks=len(rows)).map_batches(
-        _Actor,
-        fn_constructor_args=(work, files),
-        batch_size=1,
-        compute=ActorPoolStrategy(size=min(compute.workers, len(rows))),
-        num_cpus=cpus,
-        num_gpus=compute.gpus_per_worker,
-    )
+    with warnings.catch_warnings():
+        # There is no other way yet to say max_task_retries; this one goes in Ray 2.64, hence the bound in pyproject.toml
+        warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
+        # from_items: a fifth less CPU than range(), whose rows cost a read task each (40 shards, 2 workers)
+        records = from_items(rows, override_num_blocks=len(rows)).map_batches(
+            _Actor,
+            fn_constructor_args=(work, files),
+            batch_size=1,
+            compute=ActorPoolStrategy(size=min(compute.workers, len(rows))),
+            num_cpus=cpus,
+            num_gpus=compute.gpus_per_worker,
+            max_task_retries=compute.retries,  # of a shard whose worker died; Ray would try for ever
+        )
     for batch in records.iter_batches(batch_size=None, prefetch_batches=0):
         for text in batch["record"]:
             yield json.loads(text)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -25,6 +24,7 @@ from genai_core.modalities.tabular import MIN_ROWS, readable_schema
 from pipelines import storage
 from pipelines.batch_job import check_space
 from pipelines.context import Context
+from pipelines.fitting import Fitting
 from pipelines.plan import code_fingerprint, job_id, versions
 from pipelines.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
@@ -183,15 +183,17 @@ def _fit(
 
     def report(metrics: dict[str, float], step: int) -> None:
         tracked.log_metrics(metrics, step)
+        context.progress.advance(0, loss=metrics["validation_loss"])
 
     context.progress.start(100, "%", title="training")
+    fitting = Fitting(job, this, source, codec, provenance, scratch, tracked.log_metrics, context.progress)
     if in_process(job.compute):
         from pipelines.local_training import fit_here
 
-        return fit_here(job, codec, source, this, provenance, scratch, report, context.progress)
+        return fit_here(fitting)
     from pipelines.ray_training import fit_on_ray
 
-    return fit_on_ray(job, codec, source, this, provenance, scratch, report, context.progress)
+    return fit_on_ray(fitting)
 
 
 def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
@@ -259,6 +261,3 @@ def _publish(directory: Path, target: Path) -> None:
     if target.exists():
         shutil.rmtree(target)
     beside.rename(target)
-
-
-Report = Callable[[dict[str, float], int], None]

@@ -88,12 +88,17 @@ def failing(path: Path, model: Path, how: str, times: int, retries: int = 0) -> 
 def test_a_worker_that_dies_is_replaced_and_every_shard_committed_once(
     ray: Any, tmp_path: Path, small_model: Path
 ) -> None:
-    records = run(failing(tmp_path, small_model, "die", times=2))
+    records = run(failing(tmp_path, small_model, "die", times=2), retries=5)
     assert [record["id"] for record in records] == [0, 1, 2, 3, 4, 5]
     assert (tmp_path / "counter").read_bytes() == b".."
     run_here = ShardWork(plain, str(small_model), str(tmp_path / "undisturbed"), {})
     run(run_here, runner="inline")
     assert files(tmp_path / "out") == files(tmp_path / "undisturbed")
+
+
+def test_a_shard_that_kills_every_worker_ends_the_job(ray: Any, tmp_path: Path, small_model: Path) -> None:
+    with pytest.raises(JobFailed, match=r"Ray ended the job: .*the same command resumes"):
+        run(failing(tmp_path, small_model, "die", times=99), retries=1)
 
 
 def test_what_fails_for_good_is_quarantined(ray: Any, tmp_path: Path, small_model: Path) -> None:

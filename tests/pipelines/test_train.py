@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import genai_core as genai
-from genai_core.errors import InvalidData, InvalidInput, OutputExists
+from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from pipelines import train
 from pipelines.context import Context
 from pipelines.encoding import encode_source, shares
@@ -95,7 +95,10 @@ def test_a_killed_fit_resumes_and_ends_in_the_same_model() -> None:
         "import sys; from pipelines.train import TrainJob, run; from pipelines.context import Context; "
         "run(TrainJob.model_validate_json(sys.argv[1]), Context())"
     )
-    child = subprocess.Popen([sys.executable, "-c", code, spec], env={**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])})
+    child = subprocess.Popen(
+        [sys.executable, "-c", code, spec],
+        env={**os.environ, "PYTHONPATH": str(Path(train.__file__).parents[1])},
+    )
     facts = None
     deadline = time.monotonic() + 120
     while child.poll() is None and time.monotonic() < deadline:
@@ -151,11 +154,68 @@ def test_a_job_that_is_done_is_not_done_again(monkeypatch: pytest.MonkeyPatch) -
     first = train.run(tracked, Context())
     again = train.run(tracked, Context())
     assert again["reused"]
-    assert (again["model"], again["run_id"]) == (first["model"], first["run_id"]) == ("models:/small/1", first["run_id"])
-    other = train.run(job(track={"experiment": "e", "register": "small"}, sink=None, fit={**QUICK, "seed": 2}), Context())
+    assert (
+        (again["model"], again["run_id"])
+        == (first["model"], first["run_id"])
+        == ("models:/small/1", first["run_id"])
+    )
+    other = train.run(
+        job(track={"experiment": "e", "register": "small"}, sink=None, fit={**QUICK, "seed": 2}), Context()
+    )
     assert other["model"] == "models:/small/2"
 
 
 def test_misspelt_names_are_told_before_work() -> None:
     with pytest.raises(InvalidInput, match="did you mean 'colour'"):
         train.check(job(modality={"kind": "tabular", "exclude": ["color"]}), Context())
+
+
+def test_a_few_rows_are_refused_by_check_already() -> None:
+    pq.write_table(small_table(9), "data.parquet")
+    with pytest.raises(InvalidData, match="holds 9 row"):
+        train.check(job(), Context())
+
+
+@pytest.mark.parametrize("step", [train.check, train.run])
+def test_a_sink_in_a_store_is_refused_before_the_fit(step: Any) -> None:
+    with pytest.raises(InvalidInput, match="writes to a local directory") as caught:
+        step(job(sink={"path": "s3://me:secret@bucket/model"}), Context())
+    assert "secret" not in str(caught.value)
+    assert sorted(path.name for path in Path().iterdir() if path.name.startswith("s3")) == []
+
+
+def test_check_knows_that_the_sink_is_another_job_s() -> None:
+    train.run(job(), Context())
+    train.check(job(), Context())
+    with pytest.raises(OutputExists, match="another job's model"):
+        train.check(job(fit=QUICK | {"seed": 5}), Context())
+
+
+@pytest.mark.mlflow
+def test_a_sink_that_is_asked_for_later_gets_the_model_that_is_there() -> None:
+    tracked = {"track": {"enabled": True}}
+    first = train.run(job(**tracked, sink=None), Context())
+    second = train.run(job(**tracked), Context())
+    assert second["reused"] is True
+    assert genai.load("model").digest == first["model_digest"] == second["model_digest"]
+
+
+@pytest.mark.parametrize(
+    ("compute", "message"),
+    [
+        ({"workers": 9999}, "too many for this machine"),
+        ({"runner": "127.0.0.1:9"}, "no Ray cluster at 127.0.0.1:9"),
+    ],
+)
+def test_workers_that_cannot_be_there_are_refused_by_check(compute: dict[str, Any], message: str) -> None:
+    with pytest.raises(Unavailable, match=message):
+        train.check(job(compute=compute), Context())
+
+
+def test_ray_training_does_not_wait_for_what_is_not_there() -> None:
+    from pipelines.ray_training import _refuse_missing
+    from pipelines.settings import ComputeSettings
+
+    _refuse_missing({"CPU": 3.0}, ComputeSettings(workers=3))
+    with pytest.raises(Unavailable, match=r"2 worker\(s\) want 1 GPU\(s\) and Ray has 0"):
+        _refuse_missing({"CPU": 3.0}, ComputeSettings(workers=2, gpus_per_worker=0.5))

@@ -1,0 +1,29 @@
+"""What a place of training is given: the job with everything that is known before the first step."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from genai_core.codec import Codec
+from pipelines.progress import Progress
+from pipelines.sources.source import Source
+
+if TYPE_CHECKING:
+    from pipelines.train import TrainJob
+
+
+@dataclass(frozen=True)
+class Fitting:
+    """`report(metrics, step)` is called at every validation; `scratch` is an empty directory, removed afterwards."""
+
+    job: TrainJob
+    job_id: str
+    source: Source
+    codec: Codec
+    provenance: dict[str, Any]
+    scratch: Path
+    report: Callable[[dict[str, float], int], None]
+    progress: Progress
