@@ -50,7 +50,9 @@ def prepare(directory: Path) -> None:
     for verb, text in SPECS.items():
         (directory / f"{verb}.yaml").write_text(text)
     environment = {k: v for k, v in os.environ.items() if k != "MLFLOW_TRACKING_URI"}
-    subprocess.run([GENAI, "run", "train.yaml"], cwd=directory, check=True, env=environment, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [GENAI, "run", "train.yaml"], cwd=directory, check=True, env=environment, stdout=subprocess.DEVNULL
+    )
 
 
 if __name__ == "__main__":

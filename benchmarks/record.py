@@ -19,11 +19,11 @@ RESULTS = Path(__file__).parent / "results"
 PACKAGES = ("torch", "ray", "mlflow", "pyarrow", "numpy", "scikit-learn")
 
 
-def save(name: str, figures: dict[str, Any], **settings: Any) -> Path:
-    """Write RESULTS/name.json and return its path."""
+def save(name: str, figures: dict[str, Any], module: str | None = None, **settings: Any) -> Path:
+    """Write RESULTS/name.json and return its path; `module` is the benchmark's, if it has another name."""
     RESULTS.mkdir(exist_ok=True)
     kept = {
-        "command": "python " + " ".join(["-m", f"benchmarks.{name}", *sys.argv[1:]]),
+        "command": "python " + " ".join(["-m", f"benchmarks.{module or name}", *sys.argv[1:]]),
         "date": datetime.date.today().isoformat(),
         "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
         "versions": {package: version(package) for package in PACKAGES},

@@ -25,6 +25,7 @@ from genai_core import catalog
 from genai_core.errors import InvalidArtifact, SchemaMismatch
 
 if TYPE_CHECKING:
+    from genai_core.codec import Codec
     from genai_core.fitted import FittedModel
 
 FORMAT = 1
@@ -169,8 +170,7 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     from genai_core.fitted import FittedModel
 
     arrays = numpy_arrays(contents["arrays.safetensors"])
-    codec_arrays = {n.removeprefix("codec/"): a for n, a in arrays.items() if n.startswith("codec/")}
-    codec = catalog.codec_class(header.modality).from_state(json.loads(contents["codec.json"]), codec_arrays)
+    codec = _codec(header, contents["codec.json"], arrays)
     model = catalog.build_model(header.kind, codec.space, header.settings)
     model.load_state_dict(torch_tensors(contents["weights.safetensors"]))
     prefix = "calibration/"
@@ -178,6 +178,25 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     return FittedModel(
         header.kind, header.modality, codec, model.eval(), calibrations, header.provenance, header.digest
     )  # fmt: skip
+
+
+def load_codec(directory: str | os.PathLike[str]) -> Codec:
+    """The codec alone, its bytes checked first: what the model has seen, without torch. Raises InvalidArtifact."""
+    from safetensors.numpy import load as numpy_arrays
+
+    header = read_header(directory)
+    names = ("codec.json", "arrays.safetensors")
+    settings, arrays = (_checked(Path(directory), name, header.files[name]) for name in names)
+    try:
+        return _codec(header, settings, numpy_arrays(arrays))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise InvalidArtifact(f"the model at {str(directory)!r} does not fit together: {error}") from error
+
+
+def _codec(header: Header, settings: bytes, arrays: dict[str, Any]) -> Codec:
+    prefix = "codec/"
+    own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+    return catalog.codec_class(header.modality).from_state(json.loads(settings), own)
 
 
 def _checked(directory: Path, name: str, digest: str) -> bytes:

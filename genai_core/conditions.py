@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
-import torch
 
 from genai_core.codec import Codec
 from genai_core.columns import take
 from genai_core.errors import InvalidInput, nearest
-from genai_core.model import Condition
+
+if TYPE_CHECKING:  # checking a job file must not import torch
+    from genai_core.model import Condition
 
 
 class Where:
@@ -64,6 +65,10 @@ class Where:
         return [self._condition(name) for name in self.wanted]
 
     def _condition(self, name: str) -> Condition:
+        import torch
+
+        from genai_core.model import Condition
+
         field = self.codec.schema.names.index(name)
         positions = self.codec.space.positions_of(field)
         tokens, tables = self.tokens[name], []

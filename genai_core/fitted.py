@@ -83,7 +83,7 @@ class FittedModel:
     def _conditional(self, where: Mapping[str, Any]) -> Mapping[str, Any]:
         if self.kind != "autoregressive":
             raise MissingCapability(
-                f"a {self.kind} model cannot be conditioned (where: {sorted(where)}); "
+                f"this {self.kind} model cannot be conditioned (where: {sorted(where)}); "
                 "train an autoregressive model for conditional sampling"
             )
         return where
@@ -100,7 +100,7 @@ class FittedModel:
         given = Where(self.codec, self._conditional(where)) if where else None
         options: dict[str, Any] = {} if temperature == 1.0 else {"temperature": temperature}
         if options and self.kind != "autoregressive":
-            raise MissingCapability(f"a {self.kind} model has no sampling temperature")
+            raise MissingCapability(f"this {self.kind} model has no sampling temperature")
         parts = []
         for number in range(-(-rows // SAMPLE_BATCH)):
             generator = torch.Generator().manual_seed(seed_of(seed, "draw", number))
@@ -119,7 +119,7 @@ class FittedModel:
         for name in names:
             if name not in self.score_names:
                 raise MissingCapability(
-                    f"a {self.kind} model cannot give the score {name!r}{nearest(name, self.score_names)}; "
+                    f"this {self.kind} model cannot give the score {name!r}{nearest(name, self.score_names)}; "
                     f"it can give: {', '.join(self.score_names)}"
                 )
 
@@ -177,7 +177,7 @@ class FittedModel:
     def log_prob(self, table: pa.Table) -> np.ndarray:
         """Log-likelihood in nats (a lower bound for VAEs), float64 (rows,)."""
         if "log_prob" not in self.capabilities:
-            raise MissingCapability(f"a {self.kind} model is implicit: it has no likelihood")
+            raise MissingCapability(f"this {self.kind} model is implicit: it has no likelihood")
         return -self.score(table, ["negative_log_likelihood"]).totals["negative_log_likelihood"]
 
     def save(self, directory: Any) -> str:

@@ -155,7 +155,7 @@ def describe(job: BatchJob, found: Header | TrainJob | None) -> str:
 def require(capability: str, kind: str, capabilities: tuple[str, ...], verb: str) -> None:
     """MissingCapability unless the family can do what the verb needs."""
     if capability not in capabilities:
-        raise MissingCapability(f"a {kind} model cannot {verb}; it can give: {', '.join(capabilities)}")
+        raise MissingCapability(f"this {kind} model cannot {verb}; it can give: {', '.join(capabilities)}")
 
 
 def masked(value: Any) -> Any:

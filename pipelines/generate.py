@@ -8,6 +8,7 @@ from pydantic import Field
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
+from genai_core.conditions import Where
 from genai_core.errors import MissingCapability
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
@@ -45,8 +46,8 @@ def check(job: GenerateJob, context: Context) -> list[str]:
     if isinstance(found, Header):
         _refuse_unable(job, found.kind)
         output, known = found.schema, identity(job, "generate", found.digest, plan)
-        if job.where:  # against what the model has seen: that needs all of it
-            artifact.load(resolve_model(job.model, job.track.uri).directory).check_where(job.where)
+        if job.where:  # against what the model has seen: that needs more of it than the header
+            Where(artifact.load_codec(resolve_model(job.model, job.track.uri).directory), job.where)
     elif found is not None:
         _refuse_unable(job, found.model.kind)
     facts = [describe(job, found), f"{job.rows:,} rows in {len(plan.shards)} shard(s)"]
@@ -58,7 +59,7 @@ def _refuse_unable(job: GenerateJob, kind: str) -> None:
     asked = [name for name, given in (("where", job.where), ("temperature", job.temperature != 1.0)) if given]
     if asked and kind != "autoregressive":
         raise MissingCapability(
-            f"a {kind} model cannot generate with {' and '.join(asked)}; an autoregressive model can"
+            f"this {kind} model cannot generate with {' and '.join(asked)}; an autoregressive model can"
         )
 
 
@@ -68,7 +69,7 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
     header = artifact.verify(model.directory)
     _refuse_unable(job, header.kind)
     if job.where:
-        artifact.load(model.directory).check_where(job.where)
+        Where(artifact.load_codec(model.directory), job.where)
     batch = Batch(
         verb="generate",
         job=job,

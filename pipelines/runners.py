@@ -138,7 +138,7 @@ def _records(
     files = ray.put(_model_files(Path(work.model))) if is_cluster(compute) else None
     rows = [{"shard": json.dumps(shard.to_json())} for shard in shards]
     with warnings.catch_warnings():
-        # There is no other way yet to say max_task_retries; this one goes in Ray 2.64, hence the bound in pyproject.toml
+        # no other way yet to say max_task_retries; this one goes in Ray 2.64: see the bound in pyproject.toml
         warnings.filterwarnings("ignore", "`ray_remote_args` is deprecated")
         # from_items: a fifth less CPU than range(), whose rows cost a read task each (40 shards, 2 workers)
         records = from_items(rows, override_num_blocks=len(rows)).map_batches(

@@ -102,7 +102,7 @@ def score_names(job: ScoreJob, kind: str) -> list[str]:
     for name in job.scores or ():
         if name not in able:
             raise MissingCapability(
-                f"a {kind} model cannot give the score {name!r}{nearest(name, able)}; it can give: {', '.join(able)}"
+                f"this {kind} model cannot give the score {name!r}{nearest(name, able)}; it can give: {', '.join(able)}"
             )
     return list(dict.fromkeys(job.scores or able))
 

@@ -239,11 +239,11 @@ def _keep(job: TrainJob, fitted: FittedModel, tracked: Run, scratch: Path, sourc
     directory = scratch / "artifact"
     digest = fitted.save(directory)
     result: dict[str, Any] = {"model_digest": digest, "rows": fitted.provenance["data"]["rows"]}
-    if job.sink is not None:
-        _publish(directory, Path(job.sink.path))
-        result["output"] = job.sink.path
     facts = {"validation_loss": fitted.provenance["training"]["validation_loss"]}
     version = tracked.log_model(directory, read_header(directory), metrics=facts)
+    if job.sink is not None:  # after MLflow: a disk that is full now does not cost the model
+        _publish(directory, Path(job.sink.path))
+        result["output"] = job.sink.path
     result["model"] = version.uri if version else result.get("output")
     result["run_id"] = tracked.run_id
     tracked.set_tags(

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import pickle
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -107,7 +109,7 @@ def test_header_needs_no_torch(written: Path) -> None:
 
     read = f"from genai_core.artifact import read_header; read_header({str(written)!r})"
     code = f"import sys; {read}; print('torch' in sys.modules)"
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert out.stdout.strip() == "False"
 
 
@@ -118,3 +120,12 @@ def test_schema_is_checked_from_the_header(written: Path) -> None:
         artifact.check_schema(
             header, small_table().drop_columns(["x", "colour"]).append_column("colour", [[1] * 400]).schema
         )
+
+
+def test_the_codec_alone_needs_no_torch_and_knows_what_was_seen(written: Path) -> None:
+    code = (
+        "import sys; from genai_core.artifact import load_codec; from genai_core.conditions import Where;"
+        f"Where(load_codec({str(written)!r}), {{'colour': 'red'}}); print('torch' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert said == "False\n"

@@ -20,7 +20,9 @@ from pipelines.shard_work import Produce, ShardWork
 def numbers(shard: Shard) -> pa.Table:
     """Numbers that only the shard's seed decides."""
     random = np.random.default_rng(shard.seed)
-    return pa.table({"id": shard.payload["first"] + np.arange(shard.rows), "x": random.normal(size=shard.rows)})
+    return pa.table(
+        {"id": shard.payload["first"] + np.arange(shard.rows), "x": random.normal(size=shard.rows)}
+    )
 
 
 def plain(work: ShardWork, model: Any) -> Produce:

@@ -184,7 +184,7 @@ def test_a_model_that_an_earlier_job_will_train_is_taken_on_trust(spec: dict[str
     context = Context(earlier=[Train()])
     facts = generate.check(job(spec, model="models:/flights@latest"), context)
     assert any("(gan), which the job flights above will train" in fact for fact in facts)
-    with pytest.raises(MissingCapability, match="a gan model cannot generate with where"):
+    with pytest.raises(MissingCapability, match="this gan model cannot generate with where"):
         generate.check(job(spec, model="models:/flights@latest", where={"origin": "JFK"}), context)
 
 

@@ -57,7 +57,9 @@ def test_two_workers_one_of_them_killed(local_ray: Any) -> None:
     undisturbed = train.run(job("undisturbed", checkpoints="checkpoints/undisturbed"), Context())
     assert undisturbed["workers"] == 2
     killed: list[int] = []
-    killer = threading.Thread(target=kill_a_worker_after_the_first_checkpoint, args=(Path("checkpoints/killed"), killed))
+    killer = threading.Thread(
+        target=kill_a_worker_after_the_first_checkpoint, args=(Path("checkpoints/killed"), killed)
+    )
     killer.start()
     result = train.run(job("killed", checkpoints="checkpoints/killed"), Context())
     killer.join()
