@@ -16,6 +16,7 @@ import shutil
 import statistics
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,7 @@ from benchmarks.record import save
 GENAI = Path(sys.executable).with_name("genai")
 SEED = 7
 ROWS_PER_SHARD = 65_536
-SHARDS = (2, 8)  # two sizes: their difference is what a shard costs, without the start
+SHARDS = (2, 10)  # two sizes: their difference is what a shard costs, without the start
 REPEATS = 3
 FIT_SECONDS = 60
 
@@ -40,13 +41,13 @@ def main() -> None:
         "--work", type=Path, default=Path("/tmp/genai-benchmark"), help="lake, model and outputs"
     )
     parser.add_argument("--rows", type=int, nargs="+", default=[1_000_000, 10_000_000])
-    parser.add_argument("--shards", type=int, nargs=2, default=SHARDS)
+    parser.add_argument("--shards", type=int, nargs="+", default=SHARDS)
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--runner", default="ray")
     parser.add_argument("--workers", type=int, default=2)
     chosen = parser.parse_args()
     if chosen.measurement == "plain":
-        plain_loop(chosen.work, chosen.rows[0])
+        plain_loop(chosen.work, chosen.shards)
         return
     prepare(chosen.work)
     {"overhead": overhead, "generate": generate, "memory": memory}[chosen.measurement](chosen)
@@ -92,8 +93,8 @@ def overhead(chosen: argparse.Namespace) -> None:
     }
     for _ in range(chosen.repeats):
         for shards in chosen.shards:
-            found["plain"][shards].append(plain(chosen.work, shards * ROWS_PER_SHARD).cpu_seconds)
-            found["ray"][shards].append(on_ray(chosen.work, shards * ROWS_PER_SHARD).cpu_seconds)
+            found["plain"][shards].append(plain(chosen, shards).cpu_seconds)
+            found["ray"][shards].append(on_ray(chosen, shards).cpu_seconds)
     small, large = chosen.shards
     medians = {name: {n: statistics.median(v) for n, v in sizes.items()} for name, sizes in found.items()}
     slopes = {name: (m[large] - m[small]) / (large - small) for name, m in medians.items()}
@@ -102,25 +103,33 @@ def overhead(chosen: argparse.Namespace) -> None:
         "cpu_seconds_per_shard": {name: round(value, 3) for name, value in slopes.items()},
         "ratio_per_shard": round(slopes["ray"] / slopes["plain"], 3),
         "cpu_seconds_to_start": {name: round(value, 2) for name, value in fixed.items()},
-        "measured": {name: {str(n): v for n, v in sizes.items()} for name, sizes in found.items()},
+        "measured": {
+            name: {str(n): [round(x, 2) for x in v] for n, v in sizes.items()}
+            for name, sizes in found.items()
+        },
     }
-    save("batch_overhead", figures, "batch", seed=SEED, rows_per_shard=ROWS_PER_SHARD, repeats=chosen.repeats)
+    settings = {"seed": SEED, "rows_per_shard": ROWS_PER_SHARD, "repeats": chosen.repeats}
+    save("batch_overhead", figures, "batch", workers=chosen.workers, **settings)
 
 
-def on_ray(work: Path, rows: int) -> Cost:
-    """The Ray runner with one worker, untracked."""
-    shutil.rmtree(work / "ray", ignore_errors=True)
-    changes = {"compute": {"runner": "ray", "workers": 1}, "track": {"enabled": False}}
-    return run(work, generating(rows, "ray", **changes))
+def on_ray(chosen: argparse.Namespace, shards: int) -> Cost:
+    """The Ray runner, untracked."""
+    shutil.rmtree(chosen.work / "ray", ignore_errors=True)
+    changes = {"compute": {"runner": "ray", "workers": chosen.workers}, "track": {"enabled": False}}
+    return run(chosen.work, generating(shards * ROWS_PER_SHARD, "ray", **changes))
 
 
-def plain(work: Path, rows: int) -> Cost:
-    """The loop below in a process of its own."""
-    command = [sys.executable, "-m", "benchmarks.batch", "plain", "--work", work, "--rows", str(rows)]
-    return watch(command, cwd=Path(__file__).parents[1])
+def plain(chosen: argparse.Namespace, shards: int) -> Cost:
+    """The loop below in as many processes, each with its share of the shards."""
+    shutil.rmtree(chosen.work / "plain", ignore_errors=True)
+    (chosen.work / "plain").mkdir()
+    command = f"{sys.executable} -m benchmarks.batch plain --work {chosen.work} --shards "
+    shares = [" ".join(map(str, range(worker, shards, chosen.workers))) for worker in range(chosen.workers)]
+    together = " & ".join(command + share for share in shares if share) + " & wait"
+    return watch(["bash", "-c", together], cwd=Path(__file__).parents[1])
 
 
-def plain_loop(work: Path, rows: int) -> None:
+def plain_loop(work: Path, shards: Sequence[int]) -> None:
     """What anyone would write without this project's pipelines: sample, write, next."""
     import pyarrow.parquet as pq
     import torch
@@ -129,10 +138,8 @@ def plain_loop(work: Path, rows: int) -> None:
 
     torch.set_num_threads(1)
     model = load(work / "model")
-    shutil.rmtree(work / "plain", ignore_errors=True)
-    (work / "plain").mkdir()
-    for shard in range(-(-rows // ROWS_PER_SHARD)):
-        table = model.sample(min(ROWS_PER_SHARD, rows - shard * ROWS_PER_SHARD), seed=shard)
+    for shard in shards:
+        table = model.sample(ROWS_PER_SHARD, seed=shard)
         pq.write_table(table, work / "plain" / f"{shard}.parquet", compression="zstd")
 
 

@@ -13,6 +13,7 @@ from genai_core.loop import Fit, Replicas, spread
 from genai_core.threads import threads
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
+from pipelines.allocator import keep_freed_memory
 from pipelines.encoding import encode_source, shares
 from pipelines.fitting import Fitting
 from pipelines.progress import Progress
@@ -39,6 +40,7 @@ class Here(Replicas):
 def fit_here(task: Fitting) -> FittedModel:
     """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
     job, codec = task.job, task.codec
+    keep_freed_memory()
     torch.set_flush_denormal(True)
     with threads(max(int(job.compute.cpus_per_worker), 1)):
         records = encode_source(codec, task.source.reader, job.fit, task.scratch, shares(task.source, 1)[0])

@@ -23,6 +23,7 @@ from genai_core.loop import Fit, Progress, Replicas, spread
 from genai_core.spaces import Records
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
+from pipelines.allocator import keep_freed_memory
 from pipelines.encoding import encode_source, shares
 from pipelines.fitting import Fitting
 from pipelines.local_training import CALIBRATION_ROWS
@@ -182,6 +183,7 @@ def _worker(config: dict[str, Any]) -> None:
 
     torch.set_flush_denormal(True)
     job = TrainJob.model_validate(config["job"])
+    keep_freed_memory()
     torch.set_num_threads(max(int(job.compute.cpus_per_worker), 1))
     replicas = OnRay()
     codec = catalog.codec_class(job.modality.kind).from_state(config["codec"], config["arrays"])

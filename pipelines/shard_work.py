@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from genai_core.errors import InvalidInput, Unavailable
+from pipelines.allocator import keep_freed_memory
 from pipelines.plan import Shard
 from pipelines.sink import Sink
 from pipelines.sources import Reader
@@ -43,6 +44,7 @@ class ShardWorker:
     def __init__(self, work: ShardWork) -> None:
         from genai_core import artifact
 
+        keep_freed_memory()
         self.work = work
         self.sink = Sink(work.sink)
         model = artifact.load(Path(work.model))
