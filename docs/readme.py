@@ -2,6 +2,7 @@
 
     python docs/readme.py           rewrite them
     python docs/readme.py --check   exit 1 where they are out of date (a test does the same)
+    python docs/readme.py --demo LOG    also show what `make demo > LOG` has printed, from the results on
 
 A file's purpose in the tree is the first line of its docstring, so there is one place to keep it true.
 """
@@ -108,23 +109,40 @@ BLOCKS = {"capabilities": capability_table, "tree": file_tree}
 def rendered(text: str) -> str:
     """The README with every block between its markers made anew."""
     for name, make in BLOCKS.items():
-        begin, end = f"<!-- {name}: written by docs/readme.py -->", f"<!-- end of {name} -->"
-        before, found, rest = text.partition(begin)
-        after = rest.partition(end)[2]
-        if not found or not after:
-            raise SystemExit(f"README.md lacks the markers {begin} and {end}")
-        text = f"{before}{begin}\n{make()}\n{end}{after}"
+        text = replaced(text, name, make())
     return text
+
+
+def replaced(text: str, name: str, content: str) -> str:
+    """The README with `content` between the markers of one block."""
+    begin, end = f"<!-- {name}: written by docs/readme.py -->", f"<!-- end of {name} -->"
+    before, found, rest = text.partition(begin)
+    after = rest.partition(end)[2]
+    if not found or not after:
+        raise SystemExit(f"README.md lacks the markers {begin} and {end}")
+    return f"{before}{begin}\n{content}\n{end}{after}"
+
+
+def demo_results(log: str) -> str:
+    """The results that a run of the demo has printed, without the progress before them."""
+    start = log.find("How alike are")
+    end = log.find("\n", log.find("\nseconds: ") + 1)
+    if start < 0 or end < start:
+        raise SystemExit("the log does not hold a complete run of the demo")
+    return f"```\n{log[start:end]}\n```"
 
 
 def main() -> int:
     """Rewrite or check; returns the exit code."""
     old = README.read_text(encoding="utf-8")
     new = rendered(old)
-    if "--check" not in sys.argv[1:]:
-        README.write_text(new, encoding="utf-8")
-        return 0
-    return int(old != new)
+    match sys.argv[1:]:
+        case ["--check"]:
+            return int(old != new)
+        case ["--demo", log]:
+            new = replaced(new, "demo", demo_results(Path(log).read_text(encoding="utf-8")))
+    README.write_text(new, encoding="utf-8")
+    return 0
 
 
 if __name__ == "__main__":

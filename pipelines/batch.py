@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 
 from genai_core.artifact import Header
+from genai_core.errors import JobFailed, Unavailable
 from pipelines import storage
 from pipelines.batch_job import BatchJob, check_place, identity, masked
 from pipelines.context import Context
@@ -95,8 +96,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     ) as run:
         _log_inputs(run, batch)
         runner = _do(batch, sink, done, context)
-        summary = batch.summarise(sink, batch.provenance)
-        manifest = sink.finish(batch.plan, batch.provenance, summary)
+        manifest = _finished(batch, sink)
         seconds = time.monotonic() - started
         _log_output(run, batch, manifest, seconds)
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
@@ -124,6 +124,13 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
             lambda record: progress.advance(1, rows=record.get("rows", 0)),
             context.log,
         )
+
+
+def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
+    try:
+        return sink.finish(batch.plan, batch.provenance, batch.summarise(sink, batch.provenance))
+    except Unavailable as error:  # after the work: no longer a matter of bad input
+        raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error
 
 
 def _log_inputs(run: Run, batch: Batch) -> None:

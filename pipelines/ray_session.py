@@ -28,6 +28,9 @@ def ray_session(compute: ComputeSettings) -> Iterator[Any]:
     )  # else what outlives the shutdown starts another Ray
     if not is_cluster(compute):
         os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # its alarms are not for users
+        os.environ.setdefault(
+            "MALLOC_ARENA_MAX", "2"
+        )  # Ray's processes have dozens of threads, each with an arena
     import ray
 
     if ray.is_initialized():

@@ -13,7 +13,8 @@ from pydantic import Field
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
-from genai_core.errors import MissingCapability, nearest
+from genai_core.errors import InvalidInput, MissingCapability, nearest
+from pipelines import storage
 from pipelines.anomalies import Question, list_anomalies
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
@@ -47,6 +48,7 @@ class ScoreJob(BatchJob):
 
 def check(job: ScoreJob, context: Context) -> list[str]:
     """Facts about a job that can run; raises InvalidInput for one that cannot."""
+    _refuse_overlap(job)
     found = find_header(job, context)
     kind = found.kind if isinstance(found, Header) else None if found is None else found.model.kind
     names = None if kind is None else score_names(job, kind)
@@ -70,6 +72,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
 
 def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     """Score, or finish what an interrupted run of the same job left."""
+    _refuse_overlap(job)
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
     names = score_names(job, header.kind)
@@ -94,6 +97,16 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
         summarise=lambda sink, provenance: list_anomalies(sink, provenance, question),
     )
     return run_batch(batch, context)
+
+
+def _refuse_overlap(job: ScoreJob) -> None:
+    """Output below the source would be read as part of it by the next run."""
+    (there, source), (here, sink) = storage.resolve(job.source.path), storage.resolve(job.sink.path)
+    if there.type_name == here.type_name and f"{sink}/".startswith(f"{source.rstrip('/')}/"):
+        raise InvalidInput(
+            f"sink.path {storage.mask(job.sink.path)} lies in the source {storage.mask(job.source.path)}, whose rows it "
+            "would become; choose a directory beside it"
+        )
 
 
 def score_names(job: ScoreJob, kind: str) -> list[str]:

@@ -11,8 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from genai_core.errors import InvalidInput, Unavailable
-from pipelines.allocator import keep_freed_memory
+from genai_core.errors import InvalidInput, JobFailed, Unavailable
 from pipelines.plan import Shard
 from pipelines.sink import Sink
 from pipelines.sources import Reader
@@ -44,7 +43,6 @@ class ShardWorker:
     def __init__(self, work: ShardWork) -> None:
         from genai_core import artifact
 
-        keep_freed_memory()
         self.work = work
         self.sink = Sink(work.sink)
         model = artifact.load(Path(work.model))
@@ -57,9 +55,18 @@ class ShardWorker:
                 return self._commit(shard)
             except Exception as error:
                 if attempt == self.work.retries or not _may_pass(error):
-                    return self.sink.quarantine(shard, error, attempt + 1)
+                    return self._quarantined(shard, error, attempt + 1)
             time.sleep(RETRY_SECONDS * 2**attempt)
         raise AssertionError("unreachable")
+
+    def _quarantined(self, shard: Shard, error: Exception, attempts: int) -> dict[str, Any]:
+        try:
+            return self.sink.quarantine(shard, error, attempts)
+        except Unavailable as second:
+            raise JobFailed(
+                f"shard {shard.id} failed ({error}), and that could not be written down either ({second}). What was "
+                "committed stays; the same command resumes"
+            ) from error
 
     def _commit(self, shard: Shard) -> dict[str, Any]:
         table, extra = self.produce(shard)

@@ -29,6 +29,7 @@ def test_the_demo_in_small_runs_and_the_second_time_reuses_everything(
         return whole([*arguments, *(word for one in overrides for word in ("--set", one))], **options)
 
     monkeypatch.setattr(demo, "genai", smaller)
+    monkeypatch.setattr(demo_report, "ROWS", 1000)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")  # the demo keeps to itself
     monkeypatch.chdir(tmp_path)
     assert demo.main() == 0

@@ -14,7 +14,7 @@ if sys.argv[1] == "keep":
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p
-for _ in range(50):
+for _ in range(20):
     blocks = [ctypes.c_void_p(libc.malloc(48 << 20)) for _ in range(2)]
     for block in blocks:
         ctypes.memset(block, 1, 48 << 20)

@@ -82,6 +82,13 @@ def test_the_most_anomalous_stand_first_and_ties_in_the_order_of_the_rows(tmp_pa
     assert flagged(sink, fdr=0.3, top_k=2)[1] == ["2/1", "2/2"]
 
 
+def test_many_ties_keep_the_order_of_the_rows(tmp_path: Path) -> None:
+    random = np.random.default_rng(0)
+    sink, everything = scored([random.integers(50, 53, n).astype(float) for n in (300, 200)], tmp_path, None)
+    ranked = sorted(everything.to_pylist(), key=lambda row: -row["score"])
+    assert flagged(sink, top_k=450)[1] == [row["name"] for row in ranked[:450]]
+
+
 def test_top_k_lists_the_highest_scores_of_all_shards(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -23,8 +23,21 @@ def files(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def run(spec: Mapping[str, Any], out: Path, place: str = "never", count: int = 0, **compute: Any) -> int:
-    """The exit status of the job run with its output in `out`."""
+def killed(spec: Mapping[str, Any], out: Path, place: str, count: int, **compute: Any) -> None:
+    """Run the job, which dies at its place."""
+    assert start(spec, out, place, count, **compute).returncode == -signal.SIGKILL, place
+
+
+def run(spec: Mapping[str, Any], out: Path) -> dict[str, Any]:
+    """Run the job to its end; its result."""
+    result: dict[str, Any] = json.loads(start(spec, out, "never", 0).stdout)
+    return result
+
+
+def start(
+    spec: Mapping[str, Any], out: Path, place: str, count: int, **compute: Any
+) -> subprocess.CompletedProcess[str]:
+    """The job in a process of its own, with its output in `out`."""
     job = out.with_suffix(".json")
     job.write_text(json.dumps({**spec, "sink": {"path": str(out)}, "compute": compute}))
     ended = subprocess.run(
@@ -36,7 +49,7 @@ def run(spec: Mapping[str, Any], out: Path, place: str = "never", count: int = 0
         cwd=out.parent,
     )
     assert ended.returncode in (0, -signal.SIGKILL), ended.stderr
-    return ended.returncode
+    return ended
 
 
 @pytest.fixture
@@ -57,51 +70,52 @@ def spec(
     return {**common, "source": source, "fdr": 0.3, "keep": ["origin"]}
 
 
-PHASES = [
-    ("_JOB.json", 1),
-    ("_JOB.json!", 1),
-    ("data/part-00003", 1),
-    ("data/part-00003!", 1),  # the data file is there, its record is not
-    ("_shards/00003.json!", 1),
-    ("_MANIFEST.json", 1),  # all records are there, the manifest is not
-    ("_MANIFEST.json!", 1),
-]
+PHASES = {  # where the process dies, and how many shards are done by then
+    "_JOB.json": 0,
+    "_JOB.json!": 0,
+    "data/part-00003": 3,
+    "data/part-00003!": 3,  # the data file is there, its record is not
+    "_shards/00003.json!": 4,
+    "_MANIFEST.json": 6,  # all records are there, the manifest is not
+}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", ["generate", "score"], indirect=True)
 def test_one_interruption_anywhere_leaves_no_trace(spec: dict[str, Any], tmp_path: Path) -> None:
-    assert run(spec, tmp_path / "undisturbed") == 0
+    assert run(spec, tmp_path / "undisturbed")["rows"] == 600
     expected = files(tmp_path / "undisturbed")
-    assert json.loads(expected["_MANIFEST.json"])["rows"] == 600
-    phases = PHASES if spec["job"] == "generate" else [("data/part-00003!", 1), ("_MANIFEST.json", 1)]
-    for number, (place, count) in enumerate(phases):
+    places = list(PHASES) if spec["job"] == "generate" else ["data/part-00003!", "_MANIFEST.json"]
+    for number, place in enumerate(places):
         out = tmp_path / f"out{number}"
-        assert run(spec, out, place, count) == -signal.SIGKILL, place
-        assert "_MANIFEST.json" not in files(out) or place == "_MANIFEST.json!"
-        assert run(spec, out) == 0
+        killed(spec, out, place, 1)
+        assert "_MANIFEST.json" not in files(out)
+        assert run(spec, out)["resumed_shards"] == PHASES[place]
         assert files(out) == expected, place
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("spec", ["generate"], indirect=True)
 def test_five_interruptions_leave_no_trace(spec: dict[str, Any], tmp_path: Path) -> None:
-    assert run(spec, tmp_path / "undisturbed") == 0
-    out = tmp_path / "out"
+    undisturbed, out = run(spec, tmp_path / "undisturbed"), tmp_path / "out"
     for place in ("data/part!", "_shards/", "data/part", "_shards/!", "_MANIFEST.json"):
-        assert run(spec, out, place, 1) == -signal.SIGKILL
-    assert run(spec, out) == 0
+        killed(spec, out, place, 1)
+    assert run(spec, out)["manifest"] == undisturbed["manifest"]
     assert files(out) == files(tmp_path / "undisturbed")
+    killed_late = tmp_path / "late"
+    killed(spec, killed_late, "_MANIFEST.json!", 1)
+    assert run(spec, killed_late)["reused"]
+    assert files(killed_late) == files(out)
 
 
 @pytest.mark.slow
 @pytest.mark.ray
 @pytest.mark.parametrize("spec", ["score"], indirect=True)
 def test_a_driver_that_dies_loses_nothing_on_ray(spec: dict[str, Any], tmp_path: Path) -> None:
-    assert run(spec, tmp_path / "undisturbed") == 0
-    out = tmp_path / "out"
-    assert run(spec, out, "record", 2, runner="ray", workers=2) == -signal.SIGKILL
+    undisturbed, out = run(spec, tmp_path / "undisturbed"), tmp_path / "out"
+    killed(spec, out, "record", 2, runner="ray", workers=2)
     assert "_MANIFEST.json" not in files(out)
-    assert sum(name.startswith("_shards/") for name in files(out)) >= 2
-    assert run(spec, out) == 0
+    result = run(spec, out)
+    assert result["resumed_shards"] >= 2
+    assert result["manifest"] == undisturbed["manifest"]
     assert files(out) == files(tmp_path / "undisturbed")

@@ -159,6 +159,7 @@ def test_a_file_that_changes_meanwhile_is_quarantined(
             MissingCapability,
             "did you mean 'negative_log_likelihood'",
         ),
+        ({"sink": {"path": "lake/scores"}}, InvalidInput, "lies in the source lake"),
         ({"keep": ["idd"]}, InvalidInput, "no column 'idd'; did you mean 'id'"),
         ({"source": {"kind": "parquet", "path": "nowhere"}}, InvalidData, "does not exist"),
         (
@@ -182,10 +183,11 @@ def test_what_cannot_work_is_refused_by_check_and_by_run_and_nothing_is_written(
         Path(folder).mkdir()
         table = lake.drop([column]) if column in lake.schema.names else lake
         pq.write_table(table.append_column(column, pa.array(values)), f"{folder}/x.parquet")
+    before = sorted(Path().rglob("*"))
     for act in (score.check, score.run):
         with pytest.raises(error, match=message):
             act(job(spec, **changes), Context(log=lambda text: None))
-    assert not Path("out").exists()
+    assert sorted(Path().rglob("*")) == before
 
 
 def test_check_says_what_will_happen(spec: dict[str, Any]) -> None:
