@@ -104,8 +104,8 @@ def _refuse_overlap(job: ScoreJob) -> None:
     (there, source), (here, sink) = storage.resolve(job.source.path), storage.resolve(job.sink.path)
     if there.type_name == here.type_name and f"{sink}/".startswith(f"{source.rstrip('/')}/"):
         raise InvalidInput(
-            f"sink.path {storage.mask(job.sink.path)} lies in the source {storage.mask(job.source.path)}, whose rows it "
-            "would become; choose a directory beside it"
+            f"sink.path {storage.mask(job.sink.path)} lies in the source {storage.mask(job.source.path)}, whose rows "
+            "it would become; choose a directory beside it"
         )
 
 

@@ -56,7 +56,7 @@ def test_a_disk_that_fills_up_ends_the_job_which_can_go_on_later(
 ) -> None:
     with pytest.MonkeyPatch.context() as patched:
         fill_disk(patched, place)
-        with pytest.raises(JobFailed, match="no space left.*the same command"):
+        with pytest.raises(JobFailed, match=r"no space left.*the same command"):
             generate.run(untracked(spec), quiet())
     result = generate.run(untracked(spec), quiet())
     assert result["resumed_shards"] == {"part-00001": 1, "_shards/00001": 1, "_MANIFEST": 3}[place]
