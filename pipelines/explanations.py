@@ -52,8 +52,12 @@ def as_text(values: pa.Array | pa.ChunkedArray) -> pa.Array:
     array = values.combine_chunks() if isinstance(values, pa.ChunkedArray) else values
     if pa.types.is_dictionary(array.type):
         array = array.dictionary_decode()
+    if pa.types.is_duration(array.type):  # Arrow's own text is a bare number, and not in every process
+        array = pa.array(
+            [None if v is None else str(v) for v in array.cast(pa.duration("us"), safe=False).to_pylist()]
+        )
     try:
         text = array.cast(pa.string())
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no text, durations
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError):  # bytes that are no text
         text = pa.array([None if v is None else str(v) for v in array.to_pylist()], pa.string())
     return pc.utf8_slice_codeunits(text, 0, TEXT_LENGTH)

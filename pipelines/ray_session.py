@@ -34,6 +34,7 @@ def ray_session(compute: ComputeSettings) -> Iterator[Any]:
     import ray
 
     if ray.is_initialized():
+        _refuse_another(ray, compute)
         yield ray
         return
     with _handlers_kept(), _said_by_ray() as said:
@@ -46,6 +47,19 @@ def ray_session(compute: ComputeSettings) -> Iterator[Any]:
     finally:
         with _handlers_kept():
             ray.shutdown()
+
+
+def _refuse_another(ray: Any, compute: ComputeSettings) -> None:
+    """A process can use one Ray: a job that asks for a cluster must not run quietly on the one that is there."""
+    if not is_cluster(compute):
+        return
+    check_address(compute.runner)
+    there = ray.get_runtime_context().gcs_address
+    if there.rpartition(":")[2] != compute.runner.rpartition(":")[2]:
+        raise Unavailable(
+            f"this process already uses the Ray at {there}, the job asks for {compute.runner}; "
+            "call ray.shutdown() first"
+        )
 
 
 @contextmanager

@@ -92,20 +92,17 @@ def test_runs_tell_what_went_in_and_what_came_out(
 ) -> None:
     import mlflow
 
+    # absolute: MLflow keeps connections by URI, and a relative one may be another test's
+    track = {"uri": f"sqlite:///{tracked}/mlflow.db"}
     pq.write_table(small_table, "rows.parquet")
     source = {"kind": "parquet", "path": "rows.parquet", "filter": "delay > 0"}
     made = generate.run(
-        GenerateJob.model_validate({**spec, "name": "more-flights"}), quiet(spec_text="job: generate")
+        GenerateJob.model_validate({**spec, "name": "more-flights", "track": track}),
+        quiet(spec_text="job: generate"),
     )
-    job = {
-        "model": spec["model"],
-        "source": source,
-        "fdr": 0.5,
-        "sink": {"path": "scores"},
-        "track": {"experiment": "e"},
-    }
+    job = {"model": spec["model"], "source": source, "fdr": 0.5, "sink": {"path": "scores"}, "track": track}
     scored = score.run(ScoreJob.model_validate(job), quiet())
-    client = mlflow.MlflowClient(tracking_uri="sqlite:///mlflow.db")
+    client = mlflow.MlflowClient(tracking_uri=track["uri"])
     runs = {run_id: client.get_run(run_id) for run_id in (made["run_id"], scored["run_id"])}
     assert {run.info.status for run in runs.values()} == {"FINISHED"}
     first, second = runs.values()
@@ -125,8 +122,9 @@ def test_runs_tell_what_went_in_and_what_came_out(
 def test_a_failed_run_is_marked_and_the_job_goes_on_in_a_new_one(spec: dict[str, Any], tracked: Path) -> None:
     import mlflow
 
-    client = mlflow.MlflowClient(tracking_uri="sqlite:///mlflow.db")
-    job = GenerateJob.model_validate({**spec, "name": "x"})
+    track = {"uri": f"sqlite:///{tracked}/mlflow.db"}
+    client = mlflow.MlflowClient(tracking_uri=track["uri"])
+    job = GenerateJob.model_validate({**spec, "name": "x", "track": track})
     with pytest.MonkeyPatch.context() as patched:
         fill_disk(patched, "part-00001")
         with pytest.raises(JobFailed):

@@ -44,16 +44,21 @@ def files(path: Path) -> dict[str, bytes]:
     return {str(p.relative_to(path)): p.read_bytes() for p in sorted(path.rglob("*")) if p.is_file()}
 
 
-def test_the_same_bytes_inline_and_with_one_or_two_workers(
+def test_the_same_bytes_inline_on_ray_and_on_a_cluster(
     ray: Any, workplace: Path, small_model: Path, small_table: Any
 ) -> None:
     pq.write_table(small_table, "rows.parquet", row_group_size=100)
+    address = ray.get_runtime_context().gcs_address
     common: dict[str, Any] = {"model": str(small_model), "track": {"enabled": False}, "rows_per_shard": 100}
     source = {"kind": "parquet", "path": "rows.parquet", "filter": "delay > -10"}
     for name, compute in {
         "inline": {"runner": "inline"},
         "one": {"runner": "ray", "workers": 1},
         "two": {"runner": "ray", "workers": 2},
+        "cluster": {
+            "runner": address,
+            "workers": 2,
+        },  # the model travels too: a cluster's machines have other disks
     }.items():
         place = {"compute": compute, "sink": {"path": f"rows-{name}"}}
         made = GenerateJob.model_validate(
@@ -63,13 +68,14 @@ def test_the_same_bytes_inline_and_with_one_or_two_workers(
         scored = ScoreJob.model_validate(
             {**common, **place, "source": source, "fdr": 0.3, "keep": ["origin"]}
         )
-        assert generate.run(made, Context())["runner"] == compute["runner"]
+        assert generate.run(made, Context())["runner"] == ("inline" if name == "inline" else "ray")
         score.run(scored, Context())
     for verb in ("rows", "scores"):
         inline = files(Path(f"{verb}-inline"))
         assert "_MANIFEST.json" in inline
         assert files(Path(f"{verb}-one")) == inline
         assert files(Path(f"{verb}-two")) == inline
+        assert files(Path(f"{verb}-cluster")) == inline
 
 
 def run(work: ShardWork, **compute: Any) -> list[dict[str, Any]]:
