@@ -45,15 +45,18 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--runner", default="ray")
     parser.add_argument("--workers", type=int, default=2)
+    parser.add_argument(
+        "--width", type=int, default=64, help="of the model's layers: a narrow one takes less time"
+    )
     chosen = parser.parse_args()
     if chosen.measurement == "plain":
         plain_loop(chosen.work, chosen.shards)
         return
-    prepare(chosen.work)
+    prepare(chosen.work, chosen.width)
     {"overhead": overhead, "generate": generate, "memory": memory}[chosen.measurement](chosen)
 
 
-def prepare(work: Path) -> None:
+def prepare(work: Path, width: int) -> None:
     """The lake, and the registered model of its first nine months."""
     if (work / "mlflow.db").exists():
         return
@@ -66,6 +69,7 @@ def prepare(work: Path) -> None:
         "name": "flights",
         "source": {"kind": "parquet", "path": "lake", "filter": "month <= 9"},
         "modality": {"kind": "tabular", "exclude": ["month"]},
+        "model": {"kind": "autoregressive", "hidden": width, "context": 2 * width},
         "fit": {"seed": SEED, "max_seconds": FIT_SECONDS},
         "track": {"register": "flights"},
         "sink": {"path": "model"},
@@ -171,7 +175,15 @@ def memory(chosen: argparse.Namespace) -> None:
         scored = run(chosen.work, {**job, "compute": compute})
         figures[f"{rows:,} rows"] = {"generate": made.rounded(), "score": scored.rounded()}
         print(rows, figures[f"{rows:,} rows"], f"{time.monotonic() - started:.0f} s", file=sys.stderr)
-    save("batch_memory", figures, "batch", seed=SEED, rows_per_shard=ROWS_PER_SHARD, **compute)
+    save(
+        "batch_memory",
+        figures,
+        "batch",
+        seed=SEED,
+        rows_per_shard=ROWS_PER_SHARD,
+        width=chosen.width,
+        **compute,
+    )
 
 
 if __name__ == "__main__":

@@ -39,16 +39,16 @@ def misbehaving(work: ShardWork, model: Any) -> Produce:
         if shard.id == options["bad"] and len(counter.read_bytes()) < options["times"]:
             with counter.open("ab") as file:
                 file.write(b".")
-            misbehave(options["how"])
+            misbehave(options["how"], counter)
         return numbers(shard), {}
 
     return produce
 
 
-def misbehave(how: str) -> None:
-    """Fail by chance, for good, by dying, or by never coming back."""
+def misbehave(how: str, counter: Path) -> None:
+    """Fail by chance, for good, by dying, or by not coming back while the counter is there."""
     if how == "die":
         os.kill(os.getpid(), signal.SIGKILL)
-    if how == "hang":
-        time.sleep(3600)
+    while how == "hang" and counter.exists():
+        time.sleep(0.1)
     raise InvalidData("the file has changed") if how == "bad data" else RuntimeError("a busy store")
