@@ -145,7 +145,8 @@ def _records(
             _Actor,
             fn_constructor_args=(work, files),
             batch_size=1,
-            compute=ActorPoolStrategy(size=min(compute.workers, len(rows))),
+            # one at a time: by default a busy actor is given a second shard while another has none
+            compute=ActorPoolStrategy(size=min(compute.workers, len(rows)), max_tasks_in_flight_per_actor=1),
             num_cpus=cpus,
             num_gpus=compute.gpus_per_worker,
             max_task_retries=compute.retries,  # of a shard whose worker died; Ray would try for ever
