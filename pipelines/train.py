@@ -64,9 +64,9 @@ class TrainJob(Settings):
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the model: the job without where it runs and where it is kept."""
-        return self.model_dump(mode="json", include={"source", "modality", "model", "fit"}) | {
-            "workers": self.compute.workers  # the batches of two workers are not those of one
-        }
+        found = self.model_dump(mode="json", include={"source", "modality", "model", "fit"})
+        found["source"]["path"] = storage.mask(self.source.path)  # it goes into the artifact: no secrets
+        return found | {"workers": self.compute.workers}  # the batches of two workers are not those of one
 
 
 def check(job: TrainJob, context: Context) -> list[str]:
@@ -164,7 +164,7 @@ def _fit(
         "name": job.name,
         "job": job.identity,
         "data": {
-            "path": job.source.path,
+            "path": storage.mask(job.source.path),
             "filter": job.source.filter,
             "digest": source.digest,
             "rows": codec.rows,
@@ -173,7 +173,7 @@ def _fit(
     }
     tracked.log_dataset(
         job.name,
-        job.source.path,
+        storage.mask(job.source.path),
         source.digest,
         codec.schema,
         codec.rows,

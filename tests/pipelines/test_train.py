@@ -219,3 +219,11 @@ def test_ray_training_does_not_wait_for_what_is_not_there() -> None:
     _refuse_missing({"CPU": 3.0}, ComputeSettings(workers=3))
     with pytest.raises(Unavailable, match=r"2 worker\(s\) want 1 GPU\(s\) and Ray has 0"):
         _refuse_missing({"CPU": 3.0}, ComputeSettings(workers=2, gpus_per_worker=0.5))
+
+
+def test_no_secret_of_a_uri_goes_into_the_identity() -> None:
+    source = {"kind": "parquet", "path": "s3://AKIAKEY:topsecret@bucket/lake?secret_key=verysecret"}
+    text = str(job(source=source).identity)
+    assert "topsecret" not in text
+    assert "verysecret" not in text
+    assert "bucket/lake" in text
