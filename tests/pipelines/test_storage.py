@@ -166,5 +166,5 @@ def test_a_store_that_cannot_be_reached_is_explained(monkeypatch: pytest.MonkeyP
 def test_wrong_credentials_are_explained(answer: str, advice: str) -> None:
     with pytest.raises(Unavailable, match=advice), storage.explained("s3://bucket/x"):
         raise OSError(answer)
-    with pytest.raises(Unavailable, match="no permission"), storage.explained("/root/x"):
+    with pytest.raises(Unavailable, match="no permission"), storage.explained("/data/x"):
         raise PermissionError(errno.EACCES, "Permission denied")
