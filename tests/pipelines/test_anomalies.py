@@ -55,7 +55,7 @@ def flagged(sink: Sink, **asked: Any) -> tuple[dict[str, Any], list[str]]:
 def textbook(p_values: np.ndarray, level: float) -> np.ndarray:
     """Benjamini & Hochberg 1995, row by row."""
     order = np.argsort(p_values, kind="stable")
-    passing = p_values[order] <= level * np.arange(1, len(order) + 1) / len(order)
+    passing = p_values[order] <= level * np.arange(1, len(order) + 1) / len(order) * (1 + 1e-12)
     last = np.flatnonzero(passing)
     return p_values <= (p_values[order][last[-1]] if len(last) else -1)
 
