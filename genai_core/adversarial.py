@@ -36,6 +36,6 @@ def kernel_distance(a: Tensor, b: Tensor, sharpness: float = 10.0) -> float:
         return torch.exp(sharpness * (x @ y.T / positions - 1))
 
     n = len(a)
-    within = sum((k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(a, a), kernel(b, b)))
-    scale = (kernel(a, a).sum() - n) / (n * (n - 1))  # relative to how close real records are to each other
-    return float((within - 2 * kernel(a, b).mean()) / scale)
+    near_a, near_b = ((k.sum() - k.diagonal().sum()) / (n * (n - 1)) for k in (kernel(a, a), kernel(b, b)))
+    # relative to how close the records of a are to each other
+    return float((near_a + near_b - 2 * kernel(a, b).mean()) / near_a)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -78,25 +78,15 @@ def _may_pass(error: Exception) -> bool:
     return isinstance(error, Unavailable) or not isinstance(error, InvalidInput)
 
 
-def use_one_thread() -> int:
-    """One torch thread: sums in another order would be other bytes, and workers would fight for cores.
-
-    Returns how many there were.
-    """
+def use_one_thread() -> None:
+    """One torch thread for the rest of this process: see `genai_core.threads`; and workers would fight for cores."""
     import torch
 
-    before = torch.get_num_threads()
     torch.set_num_threads(1)
-    return before
 
 
-@contextmanager
-def one_thread() -> Iterator[None]:
+def one_thread() -> AbstractContextManager[None]:
     """The same for the time of a block: this process may be a notebook."""
-    import torch
+    from genai_core.threads import threads
 
-    before = use_one_thread()
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+    return threads(1)
