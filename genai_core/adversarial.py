@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 
 def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -21,6 +21,37 @@ def gradient_penalty(logits: Tensor, inputs: Tensor) -> Tensor:
     """Mean squared gradient norm per record: R1 on real, R2 on made records (Mescheder et al. 2018)."""
     (gradient,) = torch.autograd.grad(logits.sum(), inputs, create_graph=True)
     return gradient.square().flatten(1).sum(1).mean()
+
+
+def critic_loss(
+    critic: nn.Module, real: Tensor, made: Tensor, labels: Tensor | None, loss: str, gamma: float
+) -> Tensor:
+    """What a critic minimises; real, made: dense records of equal shape, made without gradient."""
+    if loss == "wasserstein":
+        return (
+            critic(made, labels).mean()
+            - critic(real, labels).mean()
+            + gamma * interpolated_penalty(critic, real, made, labels)
+        )
+    real, made = real.detach().requires_grad_(True), made.detach().requires_grad_(True)
+    logit_real, logit_made = critic(real, labels), critic(made, labels)
+    penalty = gradient_penalty(logit_real, real) + gradient_penalty(logit_made, made)
+    return relativistic_discriminator_loss(logit_real, logit_made) + 0.5 * gamma * penalty
+
+
+def generator_loss(critic: nn.Module, real: Tensor, made: Tensor, labels: Tensor | None, loss: str) -> Tensor:
+    """What a generator minimises."""
+    if loss == "wasserstein":
+        return -critic(made, labels).mean()
+    return relativistic_generator_loss(critic(real, labels), critic(made, labels))
+
+
+def interpolated_penalty(critic: nn.Module, real: Tensor, made: Tensor, labels: Tensor | None) -> Tensor:
+    """WGAN-GP (Gulrajani et al. 2017): squared distance of the gradient norm from 1 between real and made records."""
+    share = torch.rand(len(real), *[1] * (real.dim() - 1), device=real.device)
+    between = (share * real + (1 - share) * made).detach().requires_grad_(True)
+    (gradient,) = torch.autograd.grad(critic(between, labels).sum(), between, create_graph=True)
+    return (gradient.flatten(1).norm(dim=1) - 1).square().mean()
 
 
 def kernel_distance(a: Tensor, b: Tensor, sharpness: float = 10.0) -> float:

@@ -3,7 +3,7 @@
     artifact.json        header: format, family, capabilities, schema, provenance, sha256 of the other files; it
                          carries its own digest, which names the model in manifests and footers
     codec.json           what the codec fitted
-    arrays.safetensors   the codec's arrays and the calibration scores
+    arrays.safetensors   the codec's arrays, what scores have fitted, and the calibration scores
     weights.safetensors  the network
 
 Every hash is checked before a file is read: a changed byte is refused.
@@ -61,6 +61,8 @@ def save(fitted: FittedModel, directory: str | os.PathLike[str]) -> str:
     settings, arrays = fitted.codec.state()
     arrays = {f"codec/{name}": value for name, value in arrays.items()}
     arrays |= {f"calibration/{name}": c.scores for name, c in fitted.calibrations.items()}
+    for score, state in fitted.score_states.items():
+        arrays |= {f"score/{score}/{name}": value.cpu().numpy() for name, value in state.items()}
     weights = {name: value.detach().cpu().contiguous() for name, value in fitted.model.state_dict().items()}
     contents = {
         "arrays.safetensors": numpy_bytes(arrays),
@@ -136,10 +138,8 @@ def _header(found: dict[str, Any], path: Path) -> Header:
 
 
 def check_schema(header: Header, schema: pa.Schema) -> None:
-    """Raise SchemaMismatch unless tables of `schema` fit the model; needs no torch and no codec."""
-    from genai_core.modalities.tabular import schema_faults
-
-    faults = schema_faults(header.schema, schema)
+    """Raise SchemaMismatch unless tables of `schema` fit the model; needs no torch and no fitted codec."""
+    faults = catalog.codec_class(header.modality).schema_faults(header.schema, schema)
     if faults:
         raise SchemaMismatch("the table does not fit the model: " + "; ".join(faults))
 
@@ -163,6 +163,7 @@ def load(directory: str | os.PathLike[str]) -> FittedModel:
 
 
 def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
+    import torch
     from safetensors.numpy import load as numpy_arrays
     from safetensors.torch import load as torch_tensors
 
@@ -175,8 +176,13 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     model.load_state_dict(torch_tensors(contents["weights.safetensors"]))
     prefix = "calibration/"
     calibrations = {n.removeprefix(prefix): Calibration(a) for n, a in arrays.items() if n.startswith(prefix)}
+    states: dict[str, dict[str, Any]] = {}
+    for path, array in arrays.items():
+        if path.startswith("score/"):
+            _, score, name = path.split("/", 2)
+            states.setdefault(score, {})[name] = torch.from_numpy(array)
     return FittedModel(
-        header.kind, header.modality, codec, model.eval(), calibrations, header.provenance, header.digest
+        header.kind, header.modality, codec, model.eval(), calibrations, states, header.provenance, header.digest
     )  # fmt: skip
 
 

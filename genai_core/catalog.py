@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
 
+from genai_core.errors import MissingCapability
+
 MODELS = ("autoregressive", "gan", "vae")
 MODALITIES = ("tabular",)
 SCORES = ("discriminator", "negative_log_likelihood", "reconstruction")
@@ -20,16 +22,29 @@ class Family:
 
     capabilities: tuple[str, ...]
     bound: str | None  # of log_prob: "exact", "lower", or no likelihood
-    scores: tuple[str, ...]  # the first is the default
+    scores: dict[
+        str, tuple[str, ...]
+    ]  # modality that the family learns -> its scores, the first is the default
 
 
+NLL = "negative_log_likelihood"
 FAMILIES = {
-    "autoregressive": Family(("log_prob", "samples"), "exact", ("negative_log_likelihood",)),
-    "gan": Family(("discriminates", "samples"), None, ("discriminator",)),
-    "vae": Family(
-        ("log_prob", "reconstructs", "samples"), "lower", ("negative_log_likelihood", "reconstruction")
-    ),
+    "autoregressive": Family(("log_prob", "samples"), "exact", {"tabular": (NLL,)}),
+    "gan": Family(("discriminates", "samples"), None, {"tabular": ("discriminator",)}),
+    "vae": Family(("log_prob", "reconstructs", "samples"), "lower", {"tabular": (NLL, "reconstruction")}),
 }
+
+
+def scores_of(kind: str, modality: str) -> tuple[str, ...]:
+    """The scores of a family on a modality, the default first. Raises MissingCapability: a pair that does not exist."""
+    able = FAMILIES[kind].scores
+    if modality not in able:
+        others = [name for name, family in FAMILIES.items() if modality in family.scores]
+        raise MissingCapability(
+            f"{kind} does not learn the modality {modality} (it learns {', '.join(able)}); "
+            f"for {modality} there are: {', '.join(others)}"
+        )
+    return able[modality]
 
 
 def model_class(kind: str) -> Any:
@@ -55,5 +70,5 @@ def codec_class(kind: str) -> Any:
 
 
 def score(name: str) -> Any:
-    """The scoring module: `score(model, records) -> (rows, fields) nats or (rows,)`; imports torch."""
+    """The scoring module, see `genai_core.scores`; imports torch."""
     return import_module(f"genai_core.scores.{name}")

@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from genai_core.codec import Codec
 from genai_core.columns import take
-from genai_core.errors import InvalidInput, nearest
+from genai_core.errors import InvalidInput, MissingCapability, nearest
 
 if TYPE_CHECKING:  # checking a job file must not import torch
+    from genai_core.modalities.tabular import TabularCodec
     from genai_core.model import Condition
 
 
 class Where:
     """Conditions in the codec's tokens. Raises InvalidInput for unknown columns and values never seen."""
 
-    def __init__(self, codec: Codec, where: Mapping[str, Any]) -> None:
+    def __init__(self, codec: TabularCodec, where: Mapping[str, Any]) -> None:
         self.codec = codec
         self.wanted = {name: self._array(name, value) for name, value in where.items()}
         self.tokens = {name: self._encoded(name, array) for name, array in self.wanted.items()}
@@ -98,6 +98,28 @@ class Where:
             choice = np.where(fits, random.random(fits.shape), -1).argmax(1)
             table = table.set_column(field, table.schema.field(field), take(array, pa.array(choice)))
         return table
+
+
+def check_sampling(
+    kind: str,
+    modality: str,
+    where: Mapping[str, Any],
+    prompt: str | None = None,
+    temperature: float = 1.0,
+    top_p: float = 1.0,
+) -> None:
+    """Raise MissingCapability for what a family cannot do while drawing. A label can be asked of every family."""
+    asked = {
+        "where": bool(where) and modality == "tabular",
+        "prompt": prompt is not None,
+        "temperature": temperature != 1.0,
+        "top_p": top_p != 1.0,
+    }
+    if kind != "autoregressive" and any(asked.values()):
+        names = " and ".join(name for name, given in asked.items() if given)
+        raise MissingCapability(
+            f"this {kind} model cannot generate with {names}; train an autoregressive model for that"
+        )
 
 
 def _as_type(values: list, type_: pa.DataType) -> pa.Array:

@@ -2,41 +2,39 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from genai_core import catalog
 from genai_core.calibration import Calibration
 from genai_core.codec import Codec
-from genai_core.conditions import Where
+from genai_core.conditions import check_sampling
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records
-
-SAMPLE_BATCH = 2048  # rows drawn together: fixed, so that the same seed gives the same bytes everywhere
-SCORE_BATCH = (
-    512  # rows scored together, the last batch padded: a row's score never depends on its neighbours
-)
 
 
 @dataclass
 class Scored:
     """Scores of a table, higher = more anomalous.
 
-    totals      score name -> float64 (rows,)
+    totals      score name -> float64 (rows,); NaN for rows that could not be read
     per_column  score name -> float32 (rows, columns), the columns' shares; absent where a score has none
     columns     names for axis 1
+    faults      row -> why it could not be read
     """
 
     totals: dict[str, np.ndarray]
     per_column: dict[str, np.ndarray]
     columns: tuple[str, ...]
+    faults: Mapping[int, str]
 
 
 @dataclass(eq=False)
@@ -48,6 +46,7 @@ class FittedModel:
     codec: Codec
     model: Model
     calibrations: dict[str, Calibration] = field(default_factory=dict)
+    score_states: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
 
@@ -69,50 +68,85 @@ class FittedModel:
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that this model can give; the first is the default."""
-        return catalog.FAMILIES[self.kind].scores
+        return catalog.scores_of(self.kind, self.modality)
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise SchemaMismatch unless tables of `schema` can be read."""
         self.codec.check_schema(schema)
 
-    def check_where(self, where: Mapping[str, Any] | None) -> None:
+    def check_where(self, where: Mapping[str, Any] | None, prompt: str | None = None) -> None:
         """Raise InvalidInput unless the conditions can be met."""
-        if where:
-            Where(self.codec, self._conditional(where))
-
-    def _conditional(self, where: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self.kind != "autoregressive":
-            raise MissingCapability(
-                f"this {self.kind} model cannot be conditioned (where: {sorted(where)}); "
-                "train an autoregressive model for conditional sampling"
-            )
-        return where
+        if where or prompt is not None:
+            check_sampling(self.kind, self.modality, where or {}, prompt)
+            self.codec.given(where or {}, prompt)
 
     def sample(
-        self, rows: int, *, seed: int = 0, where: Mapping[str, Any] | None = None, temperature: float = 1.0
+        self,
+        rows: int,
+        *,
+        seed: int = 0,
+        where: Mapping[str, Any] | None = None,
+        prompt: str | None = None,
+        temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> pa.Table:
         """Draw `rows` records as a table of exactly `schema`; the same arguments give the same table.
 
-        where: column -> value, or list of values; every row fulfils it, the rest is drawn given it.
+        where   column -> value, or list of values; every row fulfils it, the rest is drawn given it
+        prompt  what every text starts with
+        top_p   draw each entry from its most probable values only, which hold this much of the probability
         """
         if rows < 0:
             raise InvalidInput(f"found rows = {rows}; accepted is 0 or more")
-        given = Where(self.codec, self._conditional(where)) if where else None
-        options: dict[str, Any] = {} if temperature == 1.0 else {"temperature": temperature}
-        if options and self.kind != "autoregressive":
-            raise MissingCapability(f"this {self.kind} model has no sampling temperature")
+        check_sampling(self.kind, self.modality, where or {}, prompt, temperature, top_p)
+        self.check_samples()
+        given = self.codec.given(where or {}, prompt) if where or prompt is not None else None
+        options: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
+        options = options if self.kind == "autoregressive" else {}
+        together = self.codec.space.batches.draw
         parts = []
-        for number in range(-(-rows // SAMPLE_BATCH)):
+        for number in range(-(-rows // together)):
             generator = torch.Generator().manual_seed(seed_of(seed, "draw", number))
             with torch.inference_mode():
                 conditions = given.conditions if given else ()
-                x = self.model.sample(SAMPLE_BATCH, generator, conditions, **options)  # type: ignore[operator]
+                x = self.model.sample(together, generator, conditions, **options)  # type: ignore[operator]
             random = np.random.default_rng(seed_of(seed, "place", number))
             # whole batches are decoded and then cut: the first rows are the same however many are asked for
             table = self.codec.decode(x.numpy(), random)
             table = given.write(table, x.numpy(), random) if given else table
-            parts.append(table.slice(0, rows - number * SAMPLE_BATCH))
+            parts.append(table.slice(0, rows - number * together))
         return pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
+
+    def check_samples(self) -> None:
+        """Raise MissingCapability when the family does not sample."""
+        if "samples" not in self.capabilities:
+            raise MissingCapability(
+                f"this {self.kind} model does not sample; it can give: {', '.join(self.capabilities)}"
+            )
+
+    def translate(self, table: pa.Table, to: str) -> tuple[pa.Table, Mapping[int, str]]:
+        """Every record as it would look in the domain `to`; and the rows that could not be read, with the reason.
+
+        Unreadable rows are nulls. Raises MissingCapability, and InvalidInput for a domain that the model does not know.
+        """
+        if "translates" not in self.capabilities:
+            raise MissingCapability(f"this {self.kind} model does not translate; a cyclegan does")
+        (condition,) = self.codec.given({self.schema.names[-1]: to}).conditions
+        domain = int(condition.allowed[0].long().argmax())
+        records = self.codec.encode(table)
+        with torch.inference_mode():
+            parts = [
+                self.model.translate(x, domain)[:rows]  # type: ignore[operator]
+                for x, _, rows in self._batches(records)
+            ]
+        found = torch.cat(parts).numpy() if parts else np.zeros((0, records.tokens.shape[1]), np.int64)
+        made = self.codec.decode(found, np.random.default_rng(0))
+        if records.faults:
+            keep = pa.array(records.readable())
+            made = pa.table(
+                {n: pc.if_else(keep, made[n], pa.scalar(None, made[n].type)) for n in made.column_names}
+            )
+        return made, records.faults
 
     def check_scores(self, names: Sequence[str]) -> None:
         """Raise MissingCapability for a score that the model cannot give, saying what it can."""
@@ -131,33 +165,55 @@ class FittedModel:
         """The same for encoded records."""
         names = list(names or self.score_names[:1])
         self.check_scores(names)
-        tokens = torch.from_numpy(records.tokens.astype(np.int64))
-        measures = torch.from_numpy(records.log_measure)
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         with torch.inference_mode():
-            for start in range(0, len(tokens), SCORE_BATCH):
-                x, measure = tokens[start : start + SCORE_BATCH], measures[start : start + SCORE_BATCH]
+            for x, measure, rows in self._batches(records):
                 for name in names:
-                    parts[name].append(self._score_batch(name, x, measure))
-        return self._collect(parts)
+                    state = self.score_states.get(name, {})
+                    parts[name].append(catalog.score(name).score(self.model, x, measure, state)[:rows])
+        return self._collect(parts, records.faults)
 
-    def _score_batch(self, name: str, x: torch.Tensor, measure: torch.Tensor) -> torch.Tensor:
-        short = SCORE_BATCH - len(x)
-        if short:
-            x, measure = (
-                torch.cat([x, x[:1].expand(short, -1)]),
-                torch.cat([measure, measure[:1].expand(short, -1)]),
-            )
-        return catalog.score(name).score(self.model, x, measure)[: SCORE_BATCH - short]
+    def entries(self, table: pa.Table, name: str) -> np.ndarray | None:
+        """What every entry of a record adds to a score, float32 (rows, entries); None for scores that cannot tell."""
+        module = catalog.score(name)
+        if not hasattr(module, "entries"):
+            return None
+        records, state = self.codec.encode(table), self.score_states.get(name, {})
+        with torch.inference_mode():
+            parts = [module.entries(self.model, x, state)[:rows] for x, _, rows in self._batches(records)]
+        return torch.cat(parts).float().numpy() if parts else np.zeros(records.tokens.shape, np.float32)
 
-    def _collect(self, parts: dict[str, list[torch.Tensor]]) -> Scored:
+    def _batches(self, records: Records) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
+        """Records, measures and how many of them count: the last batch is padded to the size of all others."""
+        together = self.codec.space.batches.score
+        for start in range(0, len(records), together):
+            x = torch.from_numpy(records.tokens[start : start + together].astype(np.int64))
+            measure = torch.from_numpy(records.log_measure[start : start + together])
+            rows = len(x)
+            if rows < together:
+                x = torch.cat([x, x[:1].expand(together - rows, -1)])
+                measure = torch.cat([measure, measure[:1].expand(together - rows, -1)])
+            yield x, measure, rows
+
+    def _collect(self, parts: dict[str, list[torch.Tensor]], faults: Mapping[int, str]) -> Scored:
         totals, shares = {}, {}
         for name, found in parts.items():
             values = torch.cat(found).numpy() if found else np.zeros((0, len(self.schema.names)), np.float32)
             totals[name] = values.astype(np.float64).sum(1) if values.ndim == 2 else values.astype(np.float64)
             if values.ndim == 2:
                 shares[name] = values
-        return Scored(totals, shares, tuple(self.codec.space.fields))
+            totals[name][list(faults)] = np.nan
+        return Scored(totals, shares, tuple(self.codec.space.fields), faults)
+
+    def fit_scores(self, sample: np.ndarray, seed: int) -> None:
+        """Fit the scores that keep something of the training data, from a sample of it, records (rows, entries)."""
+        for name in self.score_names:
+            module = catalog.score(name)
+            if hasattr(module, "fit"):
+                generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
+                with torch.no_grad():
+                    x = torch.from_numpy(sample.astype(np.int64))
+                    self.score_states[name] = module.fit(self.model, x, generator)
 
     def calibrate(self, held_out: Records) -> None:
         """Learn the distribution of every score from records that were not trained on."""

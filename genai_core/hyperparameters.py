@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -14,15 +14,25 @@ class Settings(BaseModel):
 
 
 class Autoregressive(Settings):
-    """Any-order autoregressive network over tokens: samples, exact likelihood."""
+    """Exact likelihood, samples, conditions: of tables in any order of columns, of pictures in raster order."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-    context: int = Field(128, ge=8, le=4096, description="width of the sum that carries the visible tokens")
-    hidden: int = Field(64, ge=8, le=4096, description="width of each position's own layers")
-    embedding: int = Field(16, ge=2, le=512, description="width of a token's embedding")
-    dropout: float = Field(0.15, ge=0, lt=1)
+    context: int = Field(
+        128, ge=8, le=4096, description="tables: width of the sum that carries the visible tokens"
+    )
+    hidden: int | None = Field(
+        None, ge=8, le=4096, description="width of the layers; default: 64 for tables, else by the space"
+    )
+    embedding: int = Field(16, ge=2, le=512, description="tables: width of a token's embedding")
+    layers: int | None = Field(
+        None, ge=1, le=128, description="pictures and sequences: layers; default: by the space"
+    )
+    heads: int | None = Field(
+        None, ge=1, le=128, description="sequences: attention heads; default: by the width"
+    )
+    dropout: float | None = Field(None, ge=0, lt=1, description="default: 0.15 for tables, else by the space")
     random_orders: float = Field(
-        0.4, ge=0, le=1, description="share of the batches with a random column order"
+        0.4, ge=0, le=1, description="tables: share of the batches with a random column order"
     )
 
 
@@ -33,23 +43,61 @@ class Vae(Settings):
     latent: int = Field(32, ge=1, le=4096, description="dimensions of the latent")
     hidden: int = Field(256, ge=8, le=8192)
     embedding: int = Field(16, ge=2, le=512)
+    channels: int = Field(32, ge=4, le=1024, description="pictures: channels of the first convolution")
     free_bits: float = Field(0.05, ge=0, le=10, description="nats per latent dimension that cost nothing")
-    importance_samples: int = Field(16, ge=1, le=1024, description="draws of the importance-weighted bound")
+    warm_up: float = Field(
+        0.0, ge=0, le=1, description="share of the fit over which the latent's cost is phased in"
+    )
+    importance_samples: int = Field(16, ge=1, le=4096, description="draws of the importance-weighted bound")
+
+
+KerasNetwork = Annotated[
+    str | None,
+    Field(description="network defined in Keras 3: its JSON (model.to_json()), or the path of a .json file"),
+]
 
 
 class Gan(Settings):
     """Generative adversarial network: samples, discriminates; an implicit model without likelihood."""
 
     kind: Literal["gan"] = "gan"
+    loss: Literal["relativistic", "wasserstein"] = Field(
+        "relativistic", description="relativistic with R1 and R2 penalties, or WGAN-GP"
+    )
     latent: int = Field(64, ge=1, le=4096)
     hidden: int = Field(256, ge=8, le=8192)
     embedding: int = Field(16, ge=2, le=512)
-    gamma: float = Field(1.0, ge=0, le=1000, description="weight of the R1 and R2 gradient penalties")
+    channels: int = Field(32, ge=4, le=1024, description="pictures: channels at full resolution")
+    gamma: float = Field(1.0, ge=0, le=1000, description="weight of the gradient penalties")
     pac: int = Field(2, ge=1, le=64, description="records that the discriminator judges together")
-    temperature: float = Field(0.5, gt=0, le=10, description="of the straight-through Gumbel softmax")
+    temperature: float = Field(0.5, gt=0, le=10, description="tables: of the straight-through Gumbel softmax")
+    augment: bool = Field(True, description="pictures: differentiable augmentation of what the critic sees")
+    generator: KerasNetwork = None
+    discriminator: KerasNetwork = None
 
 
-ModelSettings = Annotated[Autoregressive | Gan | Vae, Field(discriminator="kind")]
+class Dcgan(Settings):
+    """Deep convolutional GAN as published (Radford et al. 2016), for pictures: samples, discriminates."""
+
+    kind: Literal["dcgan"] = "dcgan"
+    latent: int = Field(100, ge=1, le=4096)
+    channels: int = Field(64, ge=4, le=1024, description="channels of the discriminator's first convolution")
+    generator: KerasNetwork = None
+    discriminator: KerasNetwork = None
+
+
+class Cyclegan(Settings):
+    """CycleGAN (Zhu et al. 2017): translates between two unpaired domains, which are the two values of the label."""
+
+    kind: Literal["cyclegan"] = "cyclegan"
+    channels: int = Field(32, ge=4, le=1024, description="channels at full resolution")
+    blocks: int = Field(4, ge=1, le=64, description="residual blocks of the generators")
+    cycle: float = Field(10.0, ge=0, le=1000, description="weight of the cycle loss")
+    identity: float = Field(5.0, ge=0, le=1000, description="weight of the identity loss")
+    pool: int = Field(50, ge=0, le=10_000, description="made pictures replayed to the discriminators")
+
+
+ModelSettings = Annotated[Autoregressive | Cyclegan | Dcgan | Gan | Vae, Field(discriminator="kind")]
 
 
 class FitSettings(Settings):
@@ -60,7 +108,12 @@ class FitSettings(Settings):
         None, gt=0, description="wall-clock limit; the schedule is fitted into it"
     )
     max_epochs: int = Field(24, ge=1, le=100_000)
-    batch_size: int = Field(512, ge=2, le=1_000_000, description="records a step, over all workers")
+    batch_size: int | None = Field(
+        None,
+        ge=2,
+        le=1_000_000,
+        description="records a step, over all workers; default: 512 of tables, fewer of larger records",
+    )
     learning_rate: float | None = Field(None, gt=0, le=10, description="peak; None: the family's default")
     weight_decay: float | None = Field(None, ge=0, le=10, description="None: the family's default")
     validation_fraction: float = Field(
@@ -68,13 +121,24 @@ class FitSettings(Settings):
     )
     evaluations: int = Field(24, ge=1, le=100_000, description="validations spread over the fit")
     patience: int = Field(6, ge=1, le=100_000, description="validations without improvement before stopping")
-    ema: float = Field(
-        0.995, ge=0, lt=1, description="decay of the exponential moving average of the weights"
+    ema: float | None = Field(
+        None,
+        ge=0,
+        lt=1,
+        description="decay of the exponential moving average of the weights; default: the family's, or 0.995",
     )
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
 
 
-class TabularSettings(Settings):
+class Reading(Settings):
+    """How records of a modality are read."""
+
+    def for_family(self, kind: str) -> Self:
+        """The settings with what they leave open decided for a family of models."""
+        return self
+
+
+class TabularSettings(Reading):
     """How a table is read."""
 
     kind: Literal["tabular"] = "tabular"
@@ -84,4 +148,71 @@ class TabularSettings(Settings):
     )
 
 
-ModalitySettings = TabularSettings
+class ImageSettings(Reading):
+    """How pictures are read: encoded bytes (PNG, JPEG, ...) or fixed-shape tensors, one a record."""
+
+    kind: Literal["image"] = "image"
+    column: str | None = Field(
+        None, min_length=1, description="default: the only column that can hold pictures"
+    )
+    label: str | None = Field(
+        None, min_length=1, description="column with the class; default: none is learnt"
+    )
+    size: tuple[int, int] | None = Field(
+        None, description="height and width; default: those of the first picture"
+    )
+    other_sizes: Literal["resize", "pad", "skip"] = Field(
+        "resize", description="what to do with pictures of another size; skipped ones are counted"
+    )
+    colour: Literal["auto", "grey", "rgb"] = Field("auto", description="auto: as the first picture is")
+    levels: int = Field(256, ge=2, le=256, description="values a channel is cut into; 2: black and white")
+    output: Literal["same", "png", "tensor"] = Field("same", description="how pictures are written")
+
+
+class TextSettings(Reading):
+    """How texts are read, one a record."""
+
+    kind: Literal["text"] = "text"
+    column: str | None = Field(None, min_length=1, description="default: the only column that can hold texts")
+    label: str | None = Field(
+        None, min_length=1, description="column with the class; default: none is learnt"
+    )
+    tokens: Literal["bytes", "bpe"] = Field("bytes", description="UTF-8 bytes, or byte-pair encoding")
+    vocabulary: int = Field(1024, ge=260, le=30_000, description="tokens of the byte-pair encoding")
+    length: int = Field(
+        256, ge=2, le=65_536, description="tokens of a record; longer texts are cut and counted"
+    )
+
+
+class AudioSettings(Reading):
+    """How sounds are read: encoded bytes (WAV, FLAC, ...), one clip a record, mixed down to one channel."""
+
+    kind: Literal["audio"] = "audio"
+    column: str | None = Field(None, min_length=1, description="default: the only column of bytes")
+    label: str | None = Field(
+        None, min_length=1, description="column with the class; default: none is learnt"
+    )
+    view: Literal["log_mel", "waveform"] | None = Field(
+        None, description="what models see; default: waveform for autoregressive ones, else log_mel"
+    )
+    rate: int | None = Field(
+        None, ge=1000, le=192_000, description="samples a second; default: the first clip's"
+    )
+    seconds: float = Field(
+        1.0,
+        gt=0,
+        le=60,
+        description="length of a record; longer clips are cut, shorter ones padded with silence",
+    )
+    mels: int = Field(64, ge=8, le=256, description="bands of the log-mel view")
+    hop: float = Field(0.016, gt=0.0005, le=1, description="seconds between frames of the log-mel view")
+
+    def for_family(self, kind: str) -> Self:
+        """Waveforms for autoregressive models, spectrograms for the others, unless the job says otherwise."""
+        view = self.view or ("waveform" if kind == "autoregressive" else "log_mel")
+        return self.model_copy(update={"view": view})
+
+
+ModalitySettings = Annotated[
+    AudioSettings | ImageSettings | TabularSettings | TextSettings, Field(discriminator="kind")
+]

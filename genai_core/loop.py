@@ -25,7 +25,10 @@ from genai_core.hyperparameters import FitSettings
 from genai_core.model import Model
 
 INITIAL_ROWS = 200_000  # sample for `Model.initialise`
+INITIAL_ENTRIES = 50_000_000
 VALIDATION_ROWS = 20_000  # no more are evaluated at a time
+VALIDATION_ENTRIES = 2_000_000  # fewer rows where a record is a picture of hundreds of entries
+EMA = 0.995
 MIN_BATCH = 32
 WARM_UP = 0.1  # share of the schedule
 
@@ -70,7 +73,7 @@ class Progress:
 
 
 class Fit:
-    """One fit of one model on encoded records held in memory (or memory-mapped), tokens (rows, positions)."""
+    """One fit of one model on encoded records held in memory (or memory-mapped), (rows, entries)."""
 
     def __init__(
         self,
@@ -85,7 +88,9 @@ class Fit:
         self.replicas = replicas or Replicas()
         self.on_step = on_step or (lambda step, done: None)
         self.device = next(model.parameters()).device
-        self.validation = self._tensor(validation[spread(len(validation), VALIDATION_ROWS)])
+        self.validation = self._tensor(validation[spread(len(validation), validation_rows(validation))])
+        ema = EMA if model.ema is None else model.ema
+        self.ema = ema if settings.ema is None else settings.ema
         self.progress = Progress()
         self._plan_steps()
 
@@ -116,14 +121,15 @@ class Fit:
         """Rows a step and steps an epoch, the same on all replicas; small tables get small batches, ~20 an epoch."""
         world = self.replicas.world
         rows = round(self._mean(len(self.train)) * world)
-        whole = min(self.settings.batch_size, max(rows // 20, MIN_BATCH), rows)
+        wanted = self.settings.batch_size or self.model.space.batches.train
+        whole = min(wanted, max(rows // 20, MIN_BATCH), rows)
         self.batch = max(whole // world, 1)
         self.steps_per_epoch = max(rows // (self.batch * world), 1)
         self.total_steps = self.steps_per_epoch * self.settings.max_epochs
 
     def _prepare(self) -> None:
         s = self.settings
-        sample = self.train[:INITIAL_ROWS]
+        sample = self.train[: min(INITIAL_ROWS, INITIAL_ENTRIES // self.train.shape[1])]
         self.model.initialise(self._tensor(sample))
         self._same_start()
         rate = self.model.learning_rate if s.learning_rate is None else s.learning_rate
@@ -154,6 +160,13 @@ class Fit:
                 parameters = list(self.model.parameters())
                 mean = self.replicas.average(nn.utils.parameters_to_vector(parameters))
                 nn.utils.vector_to_parameters(mean, parameters)
+            self._same_buffers(self.model)
+
+    def _same_buffers(self, model: Model) -> None:
+        """Running statistics are each replica's own until a checkpoint: average them."""
+        for buffer in model.buffers() if self.replicas.world > 1 else ():
+            if buffer.is_floating_point():
+                buffer.copy_(self.replicas.average(buffer.flatten()).view_as(buffer))
 
     # -- one step --------------------------------------------------------------------------------------------
     def _step(self, step: int) -> bool:
@@ -163,6 +176,7 @@ class Fit:
         x = self._tensor(self.train[self._rows(step)])
         rate = self.peak * schedule(self.progress.done)
         self.model.train()
+        self.model.done = self.progress.done
         losses = {}
         for phase, optimiser in self.optimisers.items():
             loss = self.model(x, phase)
@@ -221,7 +235,7 @@ class Fit:
 
     @torch.no_grad()
     def _average_weights(self, step: int) -> None:
-        decay = min(self.settings.ema, (1 + step) / (10 + step))
+        decay = min(self.ema, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(self.averaged.parameters()), list(self.model.parameters()), 1 - decay)
         for mine, theirs in zip(self.averaged.buffers(), self.model.buffers(), strict=True):
             mine.copy_(theirs)
@@ -229,6 +243,8 @@ class Fit:
     # -- validation and checkpoints --------------------------------------------------------------------------
     def _evaluate(self) -> bool:
         """Validate the averaged weights; True when the fit should stop."""
+        for model in (self.model, self.averaged):
+            self._same_buffers(model)
         self.averaged.train()  # drops what a model derived from earlier weights
         self.averaged.eval()
         torch.manual_seed(seed_of(self.settings.seed, "validation"))
@@ -289,6 +305,11 @@ def schedule(done: float) -> float:
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-4
+
+
+def validation_rows(records: np.ndarray) -> int:
+    """How many records are looked at in a validation."""
+    return min(VALIDATION_ROWS, max(VALIDATION_ENTRIES // max(records.shape[1], 1), 64))
 
 
 def spread(rows: int, at_most: int) -> np.ndarray:

@@ -4,7 +4,11 @@
     class Vae(Model, Samples, Reconstructs, LogProb)                    bound LOWER
     class Gan(Model, Samples, Discriminates)                            no likelihood: an implicit model
 
-A model sees a `Tokens` space and integer tensors x of shape (batch, positions); never a table, a picture or a file.
+    class Dcgan(Model, Samples, Discriminates)                          the same, as first published for pictures
+    class CycleGan(Model, Translates, Reconstructs, Discriminates)      from one domain to another and back
+
+A model sees a space and integer tensors x of shape (batch, entries) (`genai_core.spaces`); never a table, a picture or
+a file. What depends on the space (convolutions for a Grid, attention for a Sequence) comes from `genai_core.networks`.
 Randomness comes from torch's global generator during training (the loop seeds it at every step) and from the
 generator that is passed in everywhere else.
 """
@@ -13,12 +17,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from genai_core.spaces import Tokens
+from genai_core.spaces import Space
 
 EXACT, LOWER = "exact", "lower"
 
@@ -29,13 +33,15 @@ class Model(nn.Module, ABC):
     phases: ClassVar[tuple[str, ...]] = (
         "fit",
     )  # run in this order at every step, each with its own optimiser
-    learning_rate: ClassVar[float]
-    weight_decay: ClassVar[float] = 0.01
+    learning_rate: float
+    weight_decay: float = 0.01
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
+    ema: ClassVar[float | None] = None  # decay of the averaged weights; None: as FitSettings says
+    done: float = 0.0  # share of the schedule that is over; the loop sets it before every step
 
-    def __init__(self, space: Tokens) -> None:
+    def __init__(self, space: Space) -> None:
         super().__init__()
-        self.space = space
+        self.space: Any = space
 
     @abstractmethod
     def forward(self, x: Tensor, phase: str) -> Tensor:
@@ -58,7 +64,7 @@ class Samples(ABC):
 
     @abstractmethod
     def sample(self, rows: int, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:
-        """x of shape (rows, positions); the same generator state gives the same x."""
+        """x of shape (rows, entries); the same generator state gives the same x."""
 
 
 class LogProb(ABC):
@@ -68,7 +74,7 @@ class LogProb(ABC):
 
     @abstractmethod
     def log_prob(self, x: Tensor) -> Tensor:
-        """Nats, shape (batch, fields): log-probability of the tokens; summed over fields that of the record."""
+        """Nats, the shape of x: log-probability of the entries; summed over a row that of the record."""
 
 
 class Reconstructs(ABC):
@@ -76,7 +82,7 @@ class Reconstructs(ABC):
 
     @abstractmethod
     def reconstruct(self, x: Tensor) -> Tensor:
-        """log p(x | the code of x), nats, shape (batch, fields)."""
+        """log p(x | the code of x), nats, the shape of x."""
 
 
 class Discriminates(ABC):
@@ -87,15 +93,26 @@ class Discriminates(ABC):
         """A logit, shape (batch,): higher for records like the training data. Not a density."""
 
 
-class Condition:
-    """Restricts one field while sampling: `allowed` holds one boolean table a position of the field.
+class Translates(ABC):
+    """Maps records of one domain to another; the label of a record says which domain it is from."""
 
-    For a position without parent shape (vocabulary,), with parent (parent's vocabulary, vocabulary).
+    @abstractmethod
+    def translate(self, x: Tensor, to: int) -> Tensor:
+        """x as it would look in the domain `to`, shape of x; records that are there already stay as they are."""
+
+
+class Condition:
+    """Restricts one field while sampling.
+
+    allowed  Tokens: one boolean table a position of the field, without parent of shape (vocabulary,), with parent
+             (parent's vocabulary, vocabulary). A label: one table, of shape (classes,)
+    prefix   tokens (n,) that a sequence starts with; a field with a prefix needs no table
     """
 
-    def __init__(self, field: int, allowed: list[Tensor]) -> None:
+    def __init__(self, field: int, allowed: Sequence[Tensor] = (), prefix: Tensor | None = None) -> None:
         self.field = field
-        self.allowed = allowed
+        self.allowed = list(allowed)
+        self.prefix = prefix
 
 
 CAPABILITIES = {
@@ -103,6 +120,7 @@ CAPABILITIES = {
     "log_prob": LogProb,
     "reconstructs": Reconstructs,
     "samples": Samples,
+    "translates": Translates,
 }
 
 

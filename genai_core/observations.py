@@ -3,22 +3,42 @@ negative log-probability."""
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.model import Condition
 from genai_core.networks.tokens import TokenHeads, draw, offsets_of
 from genai_core.spaces import Tokens
 
 
-class TokenObservation(nn.Module):
+class Observation(nn.Module, ABC):
+    """p(x | h) for records x (batch, entries) and hidden states h (batch, hidden)."""
+
+    @abstractmethod
+    def log_prob(self, h: Tensor, x: Tensor) -> Tensor:
+        """Nats, the shape of x; of a label: those of its own probability."""
+
+    @abstractmethod
+    def draw(self, h: Tensor, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:
+        """Records drawn given h; only what can be decoded, and every condition on a label holds."""
+
+    def initialise(self, x: Tensor) -> None:
+        """Set what a sample of the training data says before the first step."""
+
+
+class TokenObservation(Observation):
     """Independent fields given h (batch, hidden); within a field a position also depends on its parent's token."""
 
     parent_starts: Tensor
 
-    def __init__(self, space: Tokens, hidden: int) -> None:
+    def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
-        self.space = space
+        self.space, hidden = space, settings.hidden
         self.heads = TokenHeads(space, hidden)
         self.offsets = offsets_of(space)
         self.cuts = [slice(o, o + v) for o, v in zip(self.offsets, space.vocabularies, strict=True)]
@@ -39,7 +59,10 @@ class TokenObservation(nn.Module):
             hidden = hidden.clone().index_copy(0, index, F.gelu(h.unsqueeze(0) + given))
         return self.heads.log_prob(hidden, x)
 
-    def draw(self, h: Tensor, generator: torch.Generator) -> Tensor:
+    def initialise(self, x: Tensor) -> None:
+        self.heads.set_frequencies(x)
+
+    def draw(self, h: Tensor, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:
         """Tokens (batch, positions) drawn given h; only what can be decoded."""
         x = torch.zeros(len(h), len(self.space.positions), dtype=torch.long)
         weight, bias = self.heads.table(), self.heads.bias

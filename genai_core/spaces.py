@@ -1,11 +1,50 @@
-"""Spaces: what a tensor is. A model sees a space, never a modality."""
+"""Spaces: what a tensor is. A model sees a space, never a modality.
+
+A record of any space is one row of whole numbers, x of shape (batch, entries): one storage, one training loop and one
+checkpoint serve them all. What the entries of a row mean is the space's own business:
+
+    Tokens    categorical variables with vocabularies of their own            tables
+    Grid      [label] channels x height x width levels                        pictures, spectrograms
+    Sequence  [label] length tokens of one vocabulary                         text, waveforms
+
+log_prob and everything like it has the shape of x: nats per entry; `field_of` says which field an entry belongs to.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from types import MappingProxyType
+from typing import NamedTuple, Protocol
 
 import numpy as np
+from numpy.typing import DTypeLike
+
+
+class Space(Protocol):
+    """What all spaces state about their records."""
+
+    fields: tuple[str, ...]  # names of what a record consists of: columns, or label and picture
+    field_of: np.ndarray  # (entries,): the field of each entry
+    dtype: DTypeLike  # in which records are kept on disk
+
+    @property
+    def entries(self) -> int:
+        """Whole numbers in a record."""
+        ...
+
+    @property
+    def batches(self) -> Batches:
+        """How many records are handled together."""
+        ...
+
+
+class Batches(NamedTuple):
+    """Records handled together. Drawing and scoring never use other sizes: results must not depend on neighbours."""
+
+    train: int  # unless the job says otherwise
+    draw: int
+    score: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,9 +80,18 @@ class Tokens:
     positions: tuple[Position, ...]
     fields: tuple[str, ...]
     field_of: np.ndarray = field(init=False)
+    dtype: DTypeLike = np.int16
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "field_of", np.array([p.field for p in self.positions], dtype=np.int64))
+
+    @property
+    def entries(self) -> int:
+        return len(self.positions)
+
+    @property
+    def batches(self) -> Batches:
+        return Batches(512, 2048, 512)
 
     @property
     def vocabularies(self) -> list[int]:
@@ -54,20 +102,134 @@ class Tokens:
         return np.flatnonzero(self.field_of == field_index).tolist()
 
 
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """Pictures of whole-number levels, and what looks like one: a log-mel spectrogram, a feature map.
+
+    A row of x is [label,] then the levels 0 .. levels - 1 in the order (channel, row, column). The label is there
+    when `classes` is not 0, and lies in 0 .. classes - 1.
+    """
+
+    channels: int
+    height: int
+    width: int
+    levels: int = 256
+    classes: int = 0
+    name: str = "image"
+    label_name: str = "label"
+    dtype: DTypeLike = np.uint8
+
+    def __post_init__(self) -> None:
+        if self.levels > 256 or self.classes > 256:
+            object.__setattr__(self, "dtype", np.int32)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width)."""
+        return self.channels, self.height, self.width
+
+    @property
+    def size(self) -> int:
+        """Levels of a picture."""
+        return self.channels * self.height * self.width
+
+    @property
+    def labelled(self) -> int:
+        """1 when the first entry is a label, else 0: where the levels begin."""
+        return int(self.classes > 0)
+
+    @property
+    def entries(self) -> int:
+        return self.labelled + self.size
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ((self.label_name,) if self.classes else ()) + (self.name,)
+
+    @property
+    def field_of(self) -> np.ndarray:
+        return _label_then(self.labelled, self.size)
+
+    @property
+    def batches(self) -> Batches:
+        together = int(np.clip(2**18 // self.size, 8, 256))
+        return Batches(min(together, 128), together, together)
+
+
+@dataclass(frozen=True, eq=False)
+class Sequence:
+    """Tokens of one vocabulary in a row: text, or the mu-law levels of a waveform.
+
+    A row of x is [label,] then `length` tokens. When `end` is a token, a record ends at its first: all entries after
+    it are `end` too and cost nothing; a record without it fills the length and goes on somewhere else. When `end` is
+    None, every record has `length` tokens. `ordered`: neighbouring tokens are neighbouring values (waveforms).
+    """
+
+    vocabulary: int
+    length: int
+    end: int | None = None
+    ordered: bool = False
+    classes: int = 0
+    name: str = "text"
+    label_name: str = "label"
+    dtype: DTypeLike = np.uint8
+
+    def __post_init__(self) -> None:
+        if self.vocabulary > 256 or self.classes > 256:
+            object.__setattr__(self, "dtype", np.int32)
+
+    @property
+    def labelled(self) -> int:
+        """1 when the first entry is a label, else 0: where the tokens begin."""
+        return int(self.classes > 0)
+
+    @property
+    def entries(self) -> int:
+        return self.labelled + self.length
+
+    @property
+    def fields(self) -> tuple[str, ...]:
+        return ((self.label_name,) if self.classes else ()) + (self.name,)
+
+    @property
+    def field_of(self) -> np.ndarray:
+        return _label_then(self.labelled, self.length)
+
+    @property
+    def batches(self) -> Batches:
+        together = int(np.clip(2**16 // self.length, 8, 256))
+        return Batches(min(together, 32), together, together)
+
+
+def _label_then(labelled: int, size: int) -> np.ndarray:
+    return np.concatenate([np.zeros(labelled, np.int64), np.full(size, labelled, np.int64)])
+
+
+NO_FAULTS: Mapping[int, str] = MappingProxyType({})
+
+
 class Records(NamedTuple):
     """A batch of encoded records, in numpy or torch.
 
-    tokens       shape (batch, positions), integers
-    log_measure  shape (batch, fields), nats: what turns the probability of a field's tokens into the density of
-                 its value under the field's reference measure (see `genai_core.columns`)
+    tokens       shape (batch, entries), integers
+    log_measure  shape (batch, fields), nats: what turns the probability of a field's entries into the density of
+                 its value under the field's reference measure (see `genai_core.columns`); else zeros
+    faults       row -> why it could not be read (a truncated picture, bytes that are no text); its entries mean nothing
     """
 
     tokens: np.ndarray
     log_measure: np.ndarray
+    faults: Mapping[int, str] = NO_FAULTS
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def rows(self, index: np.ndarray | slice) -> Records:
-        """The records at `index`."""
+        """The records at `index`; they must be readable ones."""
         return Records(self.tokens[index], self.log_measure[index])
+
+    def readable(self) -> np.ndarray:
+        """Boolean (batch,): the rows without fault."""
+        fine = np.ones(len(self.tokens), bool)
+        fine[list(self.faults)] = False
+        return fine

@@ -9,16 +9,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import torch
+from pydantic import TypeAdapter
 
 from genai_core import catalog
 from genai_core.codec import Codec
 from genai_core.errors import InvalidInput, nearest
 from genai_core.fitted import FittedModel
-from genai_core.hyperparameters import FitSettings, TabularSettings
-from genai_core.loop import Fit, Progress, held_out, seed_of
+from genai_core.hyperparameters import FitSettings, ModalitySettings
+from genai_core.loop import Fit, Progress, held_out, seed_of, spread
 from genai_core.model import Model
 from genai_core.spaces import Records
 from genai_core.threads import threads as use_threads
+
+SCORE_ROWS, SCORE_ENTRIES = 20_000, 20_000_000
 
 
 def fit(
@@ -26,6 +29,7 @@ def fit(
     kind: str = "autoregressive",
     *,
     exclude: Sequence[str] = (),
+    modality: dict[str, Any] | None = None,
     model: dict[str, Any] | None = None,
     threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
@@ -33,7 +37,9 @@ def fit(
 ) -> FittedModel:
     """Learn a table: pyarrow Table, pandas DataFrame, or numpy matrix (rows, columns).
 
-    kind      autoregressive, gan or vae
+    kind      family: autoregressive, vae, gan, dcgan or cyclegan
+    exclude   columns of a table that are not learnt
+    modality  how records are read, e.g. {"kind": "image", "label": "digit"}; default: as a table
     model     settings of the family, e.g. {"hidden": 128}
     threads   of torch; the result depends on it in the last digits
     settings  of the training loop, e.g. seed=7, max_seconds=60
@@ -44,18 +50,29 @@ def fit(
         )
     table = as_table(data)
     how = FitSettings(**settings)
-    codec = catalog.codec_class("tabular").fit(
-        table.to_batches(max_chunksize=65536), table.schema, TabularSettings(exclude=list(exclude))
+    reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind)
+    codec = catalog.codec_class(reading.kind).fit(
+        table.to_batches(max_chunksize=65536), table.schema, reading
     )
     records = codec.encode(table)
-    out = split(np.arange(table.num_rows), how)
+    records = records.rows(records.readable())
+    out = split(np.arange(len(records)), how)
     network = new_model(kind, codec, model or {}, how.seed)
     source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
     with use_threads(threads):
         progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
+        facts = {"data": source, "fit": how.model_dump()}
         return finish(
-            kind, codec, network, records.rows(out), progress, {"data": source, "fit": how.model_dump()}
+            kind, codec, network, records.rows(out), records.tokens[~out], progress, facts, how.seed
         )
+
+
+def modality_settings(given: dict[str, Any] | Any, kind: str) -> Any:
+    """Settings of a modality as a family needs them. Raises MissingCapability: the family does not learn it."""
+    if isinstance(given, dict):
+        given = TypeAdapter(ModalitySettings).validate_python(given)
+    catalog.scores_of(kind, given.kind)
+    return given.for_family(kind)
 
 
 def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> np.ndarray:
@@ -77,14 +94,32 @@ def new_model(kind: str, codec: Codec, settings: dict[str, Any] | Any, seed: int
 
 
 def finish(
-    kind: str, codec: Codec, network: Model, held_out: Records, progress: Progress, provenance: dict[str, Any]
+    kind: str,
+    codec: Codec,
+    network: Model,
+    held_out: Records,
+    train: np.ndarray,
+    progress: Progress,
+    provenance: dict[str, Any],
+    seed: int,
 ) -> FittedModel:
-    """Calibrated and with its history; `network` holds the best weights."""
+    """With fitted scores, calibrated, and with its history.
+
+    network  holds the best weights
+    held_out for calibration
+    train    training records (rows, entries), or a sample of them: what scores with a memory look at
+    """
     fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
+    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed)
     fitted.calibrate(held_out)
     facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}
     fitted.provenance = provenance | {"training": facts}
     return fitted
+
+
+def score_rows(train: np.ndarray) -> int:
+    """How many training records scores with a memory look at."""
+    return min(SCORE_ROWS, max(SCORE_ENTRIES // max(train.shape[1], 1), 64))
 
 
 def as_table(data: Any) -> pa.Table:

@@ -27,7 +27,7 @@ def contents() -> dict[str, Any]:
         kind: {
             "capabilities": list(family.capabilities),
             "bound": family.bound,
-            "scores": list(family.scores),
+            "scores": {modality: list(names) for modality, names in family.scores.items()},
         }
         for kind, family in ((kind, FAMILIES[kind]) for kind in MODELS)
     }
@@ -37,7 +37,8 @@ def contents() -> dict[str, Any]:
 
 def _givers() -> dict[str, list[str]]:
     """Which families can give a score."""
-    return {name: [kind for kind in MODELS if name in FAMILIES[kind].scores] for name in SCORES}
+    given = {kind: {name for names in FAMILIES[kind].scores.values() for name in names} for kind in MODELS}
+    return {name: [kind for kind in MODELS if name in given[kind]] for name in SCORES}
 
 
 def as_text(found: dict[str, Any]) -> str:
@@ -61,4 +62,4 @@ def capabilities(model: dict[str, Any]) -> str:
     """Such as `likelihood (lower bound), reconstructs, samples; scores: ...`."""
     bound = {"exact": " (exact)", "lower": " (lower bound)"}.get(model["bound"], "")
     words = [WORDS.get(word, word) + (bound if word == "log_prob" else "") for word in model["capabilities"]]
-    return f"{', '.join(words)}; scores: {', '.join(model['scores'])}"
+    return f"{', '.join(words)}; learns: {', '.join(model['scores'])}"

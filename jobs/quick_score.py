@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pyarrow as pa
 
-from genai_core.catalog import FAMILIES, MODELS
+from genai_core.catalog import MODELS, scores_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from jobs.outcome import Outcome, complain
 from pipelines import storage
@@ -167,7 +167,7 @@ def _fit(train: pa.Table, request: Request, tell: Callable[[str], None]) -> Fitt
         return _fit_once(train, request, request.max_seconds, tell)
     share = None if request.max_seconds is None else request.max_seconds / 2
     first = _fit_once(train, request, share, tell)
-    surprise = first.score(train).totals[FAMILIES[request.model].scores[0]]
+    surprise = first.score(train).totals[scores_of(request.model, "tabular")[0]]
     core = np.sort(np.argsort(surprise, kind="stable")[: max(round(len(surprise) * TRUSTED), 2)])
     tell(f"trusted core: {len(core):,} of {len(surprise):,} rows")
     return _fit_once(train.take(core), request, share, tell)

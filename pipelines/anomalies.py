@@ -72,7 +72,8 @@ def discovery_threshold(sink: Sink, fdr: float) -> tuple[float, int]:
     small: Counter[int] = Counter()
     rows, ranks = 0, 1
     for record in sink.records():
-        rows, ranks = rows + record["rows"], record["ranks"]
+        unreadable = sum(record.get("faults", {}).values())
+        rows, ranks = rows + record["rows"] - unreadable, record["ranks"]
         small.update(dict(record["p_counts"]))
     counts = np.zeros(ranks, np.int64)
     for rank, count in small.items():
@@ -97,7 +98,10 @@ def _flagged(sink: Sink, files: list[str], score: str, threshold: float | None, 
 def _more(found: Keys, batch: pa.RecordBatch, number: int, first: int, threshold: float | None) -> Keys:
     scores = order_of(batch.column(0).to_numpy(zero_copy_only=False))
     p_values = batch.column(1).to_numpy(zero_copy_only=False)
-    rows = np.flatnonzero(p_values <= threshold) if threshold is not None else np.arange(len(scores))
+    readable = ~np.isnan(
+        p_values
+    )  # a record that could not be read has no p-value: it is a fault, no anomaly
+    rows = np.flatnonzero(readable if threshold is None else p_values <= threshold)
     new = Keys(scores[rows], np.full(len(rows), number, np.int32), rows + first)
     return Keys(*(np.concatenate(pair) for pair in zip(found, new, strict=True)))
 

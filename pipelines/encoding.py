@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+from numpy.typing import DTypeLike
 
 from genai_core.codec import Codec
 from genai_core.errors import InvalidData
@@ -25,10 +27,11 @@ ROWS_PER_PIECE = 2**16
 
 
 class Encoded(NamedTuple):
-    """Memory-mapped: training tokens (rows, positions) and the held-out records."""
+    """Memory-mapped: training records (rows, entries) and the held-out ones; how many were unreadable, by reason."""
 
     train: np.ndarray
     held_out: Records
+    skipped: dict[str, int]
 
 
 def shares(source: Source, world: int) -> list[list[tuple[int, Piece]]]:
@@ -53,35 +56,43 @@ def encode_source(
     names = ("train", "held_out", "measure")
     paths = {name: scratch / f"{name}.bin" for name in names}
     files: dict[str, IO[bytes]] = {name: path.open("wb") for name, path in paths.items()}
-    rows = 0
+    rows, skipped = 0, Counter[str]()
     try:
         for number, piece in share:
             for batch, places in reader.stream(piece, codec.schema.names):
-                numbers = number * ROWS_PER_FILE + places
-                _write(codec, batch, split(numbers, settings, certain=rows == 0), files)
-                rows += batch.num_rows
+                records = codec.encode(pa.Table.from_batches([batch]))
+                fine = records.readable()
+                skipped.update(reason.partition(":")[0] for reason in records.faults.values())
+                numbers = number * ROWS_PER_FILE + places[fine]
+                _write(records.rows(fine), split(numbers, settings, certain=rows == 0), files)
+                rows += len(numbers)
     finally:
         for file in files.values():
             file.close()
     if rows < 2:
         raise InvalidData(
-            f"a worker's share of the source has {rows} row(s); use fewer workers (compute.workers)"
+            f"a worker's share of the source has {rows} readable row(s){_reasons(skipped)}; "
+            "use fewer workers (compute.workers)"
         )
-    positions, fields = len(codec.space.positions), len(codec.space.fields)
+    entries, fields = codec.space.entries, len(codec.space.fields)
+    kind = codec.space.dtype
     held_out = Records(
-        _mapped(paths["held_out"], np.int16, positions), _mapped(paths["measure"], np.float32, fields)
+        _mapped(paths["held_out"], kind, entries), _mapped(paths["measure"], np.float32, fields)
     )
-    return Encoded(_mapped(paths["train"], np.int16, positions), held_out)
+    return Encoded(_mapped(paths["train"], kind, entries), held_out, dict(skipped))
 
 
-def _write(codec: Codec, batch: pa.RecordBatch, out: np.ndarray, files: dict[str, IO[bytes]]) -> None:
-    records = codec.encode(pa.Table.from_batches([batch]))
+def _reasons(skipped: Counter[str]) -> str:
+    return f" ({', '.join(f'{n} {reason}' for reason, n in skipped.most_common())})" if skipped else ""
+
+
+def _write(records: Records, out: np.ndarray, files: dict[str, IO[bytes]]) -> None:
     files["train"].write(records.tokens[~out].tobytes())
     files["held_out"].write(records.tokens[out].tobytes())
     files["measure"].write(records.log_measure[out].tobytes())
 
 
-def _mapped(path: Path, kind: type, width: int) -> np.ndarray:
+def _mapped(path: Path, kind: DTypeLike, width: int) -> np.ndarray:
     if not path.stat().st_size:
         return np.zeros((0, width), kind)
     return np.memmap(path, kind, "r").reshape(-1, width)

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
-from genai_core.conditions import Where
-from genai_core.errors import MissingCapability
+from genai_core.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
@@ -33,8 +33,15 @@ class GenerateJob(BatchJob):
         default_factory=dict,
         description="conditions that every row fulfils, such as {origin: JFK, month: [6, 7]}",
     )
+    prompt: str | None = Field(None, min_length=1, description="what every text starts with")
     temperature: float = Field(
         1.0, gt=0, le=10, description="below 1: more typical rows, above: more varied ones"
+    )
+    top_p: float = Field(
+        1.0,
+        gt=0,
+        le=1,
+        description="draw from the most probable values only, which hold this much probability",
     )
 
 
@@ -44,32 +51,32 @@ def check(job: GenerateJob, context: Context) -> list[str]:
     plan = plan_generation(job.rows, job.seed, job.rows_per_shard)
     output = known = None
     if isinstance(found, Header):
-        _refuse_unable(job, found.kind)
+        _refuse_unable(job, found.kind, found.modality)
         output, known = found.schema, identity(job, "generate", found.digest, plan)
-        if job.where:  # against what the model has seen: that needs more of it than the header
-            Where(artifact.load_codec(resolve_model(job.model, job.track.uri).directory), job.where)
+        _check_conditions(job, resolve_model(job.model, job.track.uri).directory)
     elif found is not None:
-        _refuse_unable(job, found.model.kind)
+        _refuse_unable(job, found.model.kind, found.modality.kind)
     facts = [describe(job, found), f"{job.rows:,} rows in {len(plan.shards)} shard(s)"]
     return facts + check_batch(job, job.rows, output, known)
 
 
-def _refuse_unable(job: GenerateJob, kind: str) -> None:
+def _refuse_unable(job: GenerateJob, kind: str, modality: str) -> None:
     require("samples", kind, catalog.FAMILIES[kind].capabilities, "generate rows")
-    asked = [name for name, given in (("where", job.where), ("temperature", job.temperature != 1.0)) if given]
-    if asked and kind != "autoregressive":
-        raise MissingCapability(
-            f"this {kind} model cannot generate with {' and '.join(asked)}; an autoregressive model can"
-        )
+    check_sampling(kind, modality, job.where, job.prompt, job.temperature, job.top_p)
+
+
+def _check_conditions(job: GenerateJob, directory: Path) -> None:
+    """Against what the model has seen: that needs more of it than the header."""
+    if job.where or job.prompt is not None:
+        artifact.load_codec(directory).given(job.where, job.prompt)
 
 
 def run(job: GenerateJob, context: Context) -> dict[str, Any]:
     """Generate, or finish what an interrupted run of the same job left."""
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
-    _refuse_unable(job, header.kind)
-    if job.where:
-        Where(artifact.load_codec(model.directory), job.where)
+    _refuse_unable(job, header.kind, header.modality)
+    _check_conditions(job, model.directory)
     batch = Batch(
         verb="generate",
         job=job,
@@ -79,16 +86,20 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
         producer=producer,
         output=header.schema,
         synthetic=True,
-        options={"where": job.where, "temperature": job.temperature},
+        options={
+            "where": job.where,
+            "prompt": job.prompt,
+            "temperature": job.temperature,
+            "top_p": job.top_p,
+        },
     )
     return run_batch(batch, context)
 
 
 def producer(work: ShardWork, model: FittedModel) -> Produce:
     """What a worker does with a shard."""
-    where, temperature = work.options["where"] or None, work.options["temperature"]
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
-        return model.sample(shard.rows, seed=shard.seed, where=where, temperature=temperature), {}
+        return model.sample(shard.rows, seed=shard.seed, **work.options), {}
 
     return produce

@@ -6,11 +6,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Replicas, spread
-from genai_core.threads import threads
+from genai_core.spaces import Records
+from genai_core.threads import denormals_flushed, threads
 from genai_core.train import finish, new_model
 from pipelines import checkpoints
 from pipelines.allocator import keep_freed_memory
@@ -18,7 +20,8 @@ from pipelines.encoding import encode_source, shares
 from pipelines.fitting import Fitting
 from pipelines.progress import Progress
 
-CALIBRATION_ROWS = 20_000
+CALIBRATION_ROWS, CALIBRATION_LEAST = 20_000, 1_000
+CALIBRATION_ENTRIES = 4_000_000
 
 
 class Here(Replicas):
@@ -41,8 +44,7 @@ def fit_here(task: Fitting) -> FittedModel:
     """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
     job, codec = task.job, task.codec
     keep_freed_memory()
-    torch.set_flush_denormal(True)
-    with threads(max(int(job.compute.cpus_per_worker), 1)):
+    with threads(max(int(job.compute.cpus_per_worker), 1)), denormals_flushed():
         records = encode_source(codec, task.source.reader, job.fit, task.scratch, shares(task.source, 1)[0])
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
         fit = Fit(
@@ -54,8 +56,17 @@ def fit_here(task: Fitting) -> FittedModel:
         )
         fit.on_step = _show(task.progress, fit.batch)
         done = fit.run()
-        sample = records.held_out.rows(spread(len(records.held_out.tokens), CALIBRATION_ROWS))
-        return finish(job.model.kind, codec, network, sample, done, task.provenance)
+        sample = records.held_out.rows(calibration_rows(records.held_out))
+        task.provenance["data"]["skipped"] = records.skipped
+        return finish(
+            job.model.kind, codec, network, sample, records.train, done, task.provenance, job.fit.seed
+        )
+
+
+def calibration_rows(held_out: Records, workers: int = 1) -> np.ndarray:
+    """Numbers of the held-out rows that p-values are calibrated with; fewer where a record has many entries."""
+    at_most = max(min(CALIBRATION_ROWS, CALIBRATION_ENTRIES // held_out.tokens.shape[1]), CALIBRATION_LEAST)
+    return spread(len(held_out.tokens), at_most // workers)
 
 
 def _show(progress: Progress, batch: int) -> Any:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import tempfile
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,12 @@ from genai_core.errors import JobFailed, Unavailable
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Progress, Replicas, spread
 from genai_core.spaces import Records
-from genai_core.train import finish, new_model
+from genai_core.train import finish, new_model, score_rows
 from pipelines import checkpoints
 from pipelines.allocator import keep_freed_memory
-from pipelines.encoding import encode_source, shares
+from pipelines.encoding import Encoded, encode_source, shares
 from pipelines.fitting import Fitting
-from pipelines.local_training import CALIBRATION_ROWS
+from pipelines.local_training import calibration_rows
 from pipelines.settings import ComputeSettings
 
 KEPT = 2  # checkpoints
@@ -117,7 +118,9 @@ def _assemble(task: Fitting, tensors: dict[str, Tensor], facts: dict[str, Any]) 
     network = new_model(job.model.kind, codec, job.model, job.fit.seed)
     network.load_state_dict({n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")})
     held_out = Records(tensors["held_out/tokens"].numpy(), tensors["held_out/log_measure"].numpy())
-    fitted = finish(job.model.kind, codec, network, held_out, Progress(**facts["progress"]), task.provenance)
+    task.provenance["data"]["skipped"] = facts["skipped"]
+    train, done = tensors["sample/tokens"].numpy(), Progress(**facts["progress"])
+    fitted = finish(job.model.kind, codec, network, held_out, train, done, task.provenance, job.fit.seed)
     fitted.provenance["training"] |= {"workers": len(facts["replicas"]), "replicas": facts["replicas"][0]}
     return fitted
 
@@ -198,18 +201,23 @@ def _worker(config: dict[str, Any]) -> None:
             network.to(ray.train.torch.get_device())
         fit = Fit(network, records.train, records.held_out.tokens, job.fit, replicas)
         fit.run()
-        _publish_result(fit, network, records.held_out, replicas)
+        _publish_result(fit, network, records, replicas)
 
 
-def _publish_result(fit: Fit, network: torch.nn.Module, held_out: Records, replicas: OnRay) -> None:
-    """The last checkpoint: the best weights, held-out records of all workers, and proof that the replicas agree."""
-    mine = held_out.rows(spread(len(held_out.tokens), CALIBRATION_ROWS // replicas.world))
+def _publish_result(fit: Fit, network: torch.nn.Module, records: Encoded, replicas: OnRay) -> None:
+    """The last checkpoint: the best weights, records of all workers for scores, and proof that the replicas agree."""
+    mine = records.held_out.rows(calibration_rows(records.held_out, replicas.world))
     parts = replicas.gather((np.asarray(mine.tokens), np.asarray(mine.log_measure)))
+    sample = records.train[spread(len(records.train), score_rows(records.train) // replicas.world)]
+    samples = replicas.gather(np.asarray(sample))
+    skipped: Counter[str] = sum(map(Counter, replicas.gather(records.skipped)), Counter())
     weights = {f"best/{name}": value for name, value in network.state_dict().items()}
     weights["held_out/tokens"] = torch.from_numpy(np.concatenate([tokens for tokens, _ in parts]))
     weights["held_out/log_measure"] = torch.from_numpy(np.concatenate([measure for _, measure in parts]))
+    weights["sample/tokens"] = torch.from_numpy(np.concatenate(samples))
     facts = {
         "complete": True,
+        "skipped": dict(skipped),
         "progress": vars(fit.progress),
         "replicas": replicas.gather(_digest(fit.model)),
     }
@@ -219,5 +227,7 @@ def _publish_result(fit: Fit, network: torch.nn.Module, held_out: Records, repli
 def _digest(module: torch.nn.Module) -> str:
     digest = hashlib.sha256()
     for name, value in sorted(module.state_dict().items()):
+        if not value.is_floating_point():  # a replay buffer of whole numbers is each replica's own
+            continue
         digest.update(name.encode() + value.detach().cpu().numpy().tobytes())
     return digest.hexdigest()

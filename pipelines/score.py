@@ -27,6 +27,7 @@ from pipelines.tracking import resolve_model
 
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
+    from pipelines.train import TrainJob
 
 TOP_K = 100  # rows listed when the job asks for neither fdr nor top_k
 
@@ -51,7 +52,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
     _refuse_overlap(job)
     found = find_header(job, context)
     kind = found.kind if isinstance(found, Header) else None if found is None else found.model.kind
-    names = None if kind is None else score_names(job, kind)
+    names = None if found is None or kind is None else score_names(job, kind, modality_of(found))
     facts = [describe(job, found)] + ([f"scores: {', '.join(names)}"] if names else [])
     if context.promised_output(job.source.path) is not None:
         return [
@@ -60,7 +61,8 @@ def check(job: ScoreJob, context: Context) -> list[str]:
             *check_batch(job, 0, None, None),
         ]
     source = open_source(job.source)
-    output = output_schema(source.reader, job.keep, names or ["score"])
+    modality = "tabular" if found is None else modality_of(found)
+    output = output_schema(source.reader, job.keep, names or ["score"], modality)
     known = None
     if isinstance(found, Header):
         artifact.check_schema(found, source.schema)
@@ -75,9 +77,9 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     _refuse_overlap(job)
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
-    names = score_names(job, header.kind)
+    names = score_names(job, header.kind, header.modality)
     source = open_source(job.source)
-    output = output_schema(source.reader, job.keep, names)
+    output = output_schema(source.reader, job.keep, names, header.modality)
     artifact.check_schema(header, source.schema)
     source.require_rows()
     top_k = job.top_k if job.top_k or job.fdr else TOP_K
@@ -109,9 +111,14 @@ def _refuse_overlap(job: ScoreJob) -> None:
         )
 
 
-def score_names(job: ScoreJob, kind: str) -> list[str]:
+def modality_of(found: Header | TrainJob) -> str:
+    """Of a model, or of the one that an earlier job will train."""
+    return found.modality if isinstance(found, Header) else found.modality.kind
+
+
+def score_names(job: ScoreJob, kind: str, modality: str) -> list[str]:
     """The scores to give, the first of them with p-values; MissingCapability when the family has no such score."""
-    able = catalog.FAMILIES[kind].scores
+    able = catalog.scores_of(kind, modality)
     for name in job.scores or ():
         if name not in able:
             raise MissingCapability(

@@ -9,20 +9,23 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from genai_core import catalog
 from genai_core.errors import InvalidInput
 from pipelines.explanations import WHY, explain
 from pipelines.plan import Shard
 from pipelines.sources import Piece, Reader
 
 if TYPE_CHECKING:
-    from genai_core.fitted import FittedModel
+    from genai_core.fitted import FittedModel, Scored
 
-FILE, ROW, P_VALUE, REASONS = "source_file", "source_row", "p_value", "why"
+FILE, ROW, P_VALUE, REASONS, FAULT = "source_file", "source_row", "p_value", "why", "fault"
 CHUNK_ROWS = 65_536  # scored together, so that a file that cannot be cut needs no more memory
+CHUNK_ENTRIES = 8_000_000
 
 
-def output_schema(reader: Reader, keep: Sequence[str], names: Sequence[str]) -> pa.Schema:
+def output_schema(reader: Reader, keep: Sequence[str], names: Sequence[str], modality: str) -> pa.Schema:
     """Of the scored rows; InvalidInput for columns to keep that are not there or have taken names."""
+    details = catalog.codec_class(modality).details
     kept = reader.project(list(dict.fromkeys(keep)))
     made = [
         pa.field(FILE, pa.dictionary(pa.int32(), pa.string())),
@@ -30,6 +33,7 @@ def output_schema(reader: Reader, keep: Sequence[str], names: Sequence[str]) -> 
         *(pa.field(name, pa.float64()) for name in names),
         pa.field(P_VALUE, pa.float64()),
         pa.field(REASONS, WHY),
+        *([] if details is None else [*details, pa.field(FAULT, pa.string())]),
     ]
     taken = [field.name for field in made if field.name in kept.names]
     if taken:
@@ -55,7 +59,8 @@ class Scorer:
         self.names: list[str] = options["scores"]
         self.fdr: float | None = options["fdr"]
         self.top_k: int | None = options["top_k"]
-        self.schema = output_schema(reader, options["keep"], self.names)
+        self.schema = output_schema(reader, options["keep"], self.names, model.modality)
+        self.chunk_rows = int(np.clip(CHUNK_ENTRIES // model.codec.space.entries, 64, CHUNK_ROWS))
         kept = [name for name in self.schema.names if name in options["keep"]]
         self.columns = list(dict.fromkeys([*model.schema.names, *kept]))
         self.ranks = model.calibration_size(self.names[0]) + 1  # p-values are 1, 2, ... ranks of these
@@ -63,19 +68,21 @@ class Scorer:
     def __call__(self, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
         """The table, and how often each small p-value occurs: what false-discovery control needs of a shard."""
         counts: Counter[int] = Counter()
+        self.faults: Counter[str] = Counter()
         tables = [self._scored(chunk, counts) for chunk in self._chunks(shard.pieces)]
         table = pa.concat_tables(tables) if tables else self.schema.empty_table()
         return table.unify_dictionaries().combine_chunks(), {
             "ranks": self.ranks,
             "p_counts": [[rank, count] for rank, count in sorted(counts.items())],
+            **({"faults": dict(self.faults)} if self.faults else {}),
         }
 
     def _chunks(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
         parts: list[tuple[str, pa.RecordBatch, np.ndarray]] = []
         for piece in pieces:
-            for batch, rows in self.reader.stream(piece, self.columns):
+            for batch, rows in self.reader.stream(piece, self.columns, self.chunk_rows):
                 parts.append((piece.path, batch, rows))
-                if sum(len(numbers) for _, _, numbers in parts) >= CHUNK_ROWS:
+                if sum(len(numbers) for _, _, numbers in parts) >= self.chunk_rows:
                     yield _joined(parts)
                     parts = []
         if parts:
@@ -85,17 +92,37 @@ class Scorer:
         scored = self.model.score(chunk.table, self.names)
         first = scored.totals[self.names[0]]
         p_values = self.model.p_values(self.names[0], first)
-        self._count(p_values, counts)
-        standing_out = np.flatnonzero(self._stands_out(first, p_values))
+        unreadable = np.zeros(len(first), bool)
+        unreadable[list(scored.faults)] = True
+        self.faults.update(reason.partition(":")[0] for reason in scored.faults.values())
+        self._count(p_values[~unreadable], counts)
+        standing_out = np.flatnonzero(self._stands_out(first, p_values) & ~unreadable)
         made = {
             FILE: chunk.files,
             ROW: pa.array(chunk.rows),
-            **{name: pa.array(scored.totals[name]) for name in self.names},
-            P_VALUE: pa.array(p_values),
-            REASONS: explain(chunk.table, scored.per_column.get(self.names[0]), scored.columns, standing_out),
+            **{name: pa.array(scored.totals[name], mask=unreadable) for name in self.names},
+            P_VALUE: pa.array(p_values, mask=unreadable),
+            FAULT: pa.array([scored.faults.get(i) for i in range(len(first))], pa.string()),
+            **self._explained(chunk.table, scored, standing_out),
         }
         columns = [made[name] if name in made else chunk.table.column(name) for name in self.schema.names]
         return pa.Table.from_arrays(columns, schema=self.schema)
+
+    def _explained(self, table: pa.Table, scored: Scored, chosen: np.ndarray) -> dict[str, pa.Array]:
+        """`why` and the details of the modality, for the rows that stand out."""
+        details = self.model.codec.details
+        if details is None:
+            shares = scored.per_column.get(self.names[0])
+            return {REASONS: explain(table, shares, scored.columns, chosen)}
+        rows = table.take(pa.array(chosen))
+        found = self.model.codec.explain(rows, self.model.entries(rows, self.names[0]))
+        columns = {}
+        for field in (pa.field(REASONS, WHY), *details):
+            values: list[Any] = [None] * table.num_rows
+            for row, value in zip(chosen.tolist(), found[field.name], strict=True):
+                values[row] = value
+            columns[field.name] = pa.array(values, field.type)
+        return columns
 
     def _count(self, p_values: np.ndarray, counts: Counter[int]) -> None:
         """A discovery at a false-discovery rate has a p-value of at most that rate, so only those are counted."""

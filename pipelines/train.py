@@ -12,6 +12,7 @@ import pyarrow as pa
 from pydantic import Field, model_validator
 
 from genai_core import catalog
+from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData, InvalidInput, OutputExists
 from genai_core.hyperparameters import (
     Autoregressive,
@@ -20,7 +21,6 @@ from genai_core.hyperparameters import (
     ModelSettings,
     TabularSettings,
 )
-from genai_core.modalities.tabular import MIN_ROWS, readable_schema
 from pipelines import storage
 from pipelines.batch_job import check_space
 from pipelines.context import Context
@@ -74,7 +74,8 @@ def check(job: TrainJob, context: Context) -> list[str]:
     from pipelines.tracking import check_reachable
 
     source = open_source(job.source)
-    schema = readable_schema(source.schema, job.modality.exclude)
+    scores = catalog.scores_of(job.model.kind, job.modality.kind)
+    schema = _learnt_columns(job, source)
     source.require_rows()
     if source.rows < MIN_ROWS:
         raise InvalidData(
@@ -87,7 +88,7 @@ def check(job: TrainJob, context: Context) -> list[str]:
     return [
         f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
         f"columns to learn: {len(schema)}",
-        f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(family.scores)}",
+        f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(scores)}",
         f"training runs {_place(job.compute)}",
     ]
 
@@ -98,7 +99,8 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
 
     started = time.monotonic()
     source = open_source(job.source)
-    readable_schema(source.schema, job.modality.exclude)
+    catalog.scores_of(job.model.kind, job.modality.kind)
+    _learnt_columns(job, source)
     this = _id(job, source)
     _check_sink(job, this)
     if earlier := finished_run(job.track, job.name, this):
@@ -131,6 +133,10 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         **facts,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _learnt_columns(job: TrainJob, source: Source) -> pa.Schema:
+    return catalog.codec_class(job.modality.kind).learnt_columns(source.schema, job.modality)
 
 
 def _id(job: TrainJob, source: Source) -> str:
@@ -200,11 +206,13 @@ def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
     context.progress.start(source.rows, "rows", title="reading")
 
     def counted() -> Any:
-        for batch in source.batches(readable_schema(source.schema, job.modality.exclude).names):
+        for batch in source.batches(_learnt_columns(job, source).names):
             context.progress.advance(batch.num_rows)
             yield batch
 
-    return catalog.codec_class(job.modality.kind).fit(counted(), source.schema, job.modality)
+    return catalog.codec_class(job.modality.kind).fit(
+        counted(), source.schema, job.modality.for_family(job.model.kind)
+    )
 
 
 def _check_sink(job: TrainJob, this: str) -> None:

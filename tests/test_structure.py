@@ -50,7 +50,8 @@ def test_catalogue_tuples_are_sorted_and_say_what_the_folder_holds(folder: str) 
 def test_every_family_has_its_statement() -> None:
     assert tuple(sorted(catalog.FAMILIES)) == catalog.MODELS
     for kind, family in catalog.FAMILIES.items():
-        assert set(family.scores) <= set(catalog.SCORES), kind
+        assert set(family.scores) <= set(catalog.MODALITIES), kind
+        assert {name for names in family.scores.values() for name in names} <= set(catalog.SCORES), kind
         assert ("log_prob" in family.capabilities) == (family.bound is not None), kind
 
 

@@ -5,31 +5,37 @@ from __future__ import annotations
 import base64
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
+from genai_core.codec import MIN_ROWS
 from genai_core.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
-from genai_core.errors import InvalidData, SchemaMismatch, nearest
+from genai_core.conditions import Where
+from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from genai_core.hyperparameters import TabularSettings
 from genai_core.spaces import Records, Tokens
-
-MIN_ROWS = 10
 
 
 class TabularCodec:
     """Codec of flat tables: integers, floats, decimals, times, booleans, strings, bytes, dictionaries, nulls."""
 
     kind = "tabular"
+    details: ClassVar[pa.Schema | None] = None
 
     def __init__(self, schema: pa.Schema, columns: list[Column], rows: int) -> None:
         self.schema = schema
         self.columns = columns
         self.rows = rows  # of the training data
+
+    @staticmethod
+    def learnt_columns(schema: pa.Schema, settings: TabularSettings) -> pa.Schema:
+        """See `readable_schema`."""
+        return readable_schema(schema, settings.exclude)
 
     @classmethod
     def fit(
@@ -59,6 +65,17 @@ class TabularCodec:
             positions += column.positions(number, len(positions))
         return Tokens(tuple(positions), tuple(self.schema.names))
 
+    @staticmethod
+    def schema_faults(learnt: pa.Schema, schema: pa.Schema) -> list[str]:
+        """See the function of this name."""
+        return schema_faults(learnt, schema)
+
+    def given(self, where: Mapping[str, Any], prompt: str | None = None) -> Where:
+        """Conditions on columns. Raises InvalidInput."""
+        if prompt is not None:
+            raise InvalidInput("a table has no beginning to be prompted with; use where: {column: value}")
+        return Where(self, where)
+
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise SchemaMismatch unless the model's columns are there with types that fit; extra ones are ignored."""
         faults = schema_faults(self.schema, schema)
@@ -84,6 +101,10 @@ class TabularCodec:
             arrays.append(column.decode(tokens[:, at : at + width], random))
             at += width
         return pa.Table.from_arrays(arrays, schema=self.schema)
+
+    def explain(self, table: pa.Table, entries: np.ndarray | None) -> dict[str, list[Any]]:
+        """Rows of a table are explained by the shares of their columns."""
+        raise NotImplementedError
 
     def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """A JSON-able dictionary and named arrays."""

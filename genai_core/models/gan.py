@@ -1,28 +1,26 @@
-"""Generative adversarial network (Goodfellow et al. 2014) over tokens: an implicit model, no likelihood.
+"""Generative adversarial network (Goodfellow et al. 2014): an implicit model, samples without a likelihood.
 
-Relativistic pairing with R1 and R2 penalties (Huang et al. 2024), straight-through Gumbel outputs, packed
-discriminator, averaged generator.
+Relativistic pairing with R1 and R2 penalties (Huang et al. 2024), or Wasserstein with a gradient penalty (Gulrajani
+et al. 2017); packed critic, averaged generator.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from genai_core import networks
 from genai_core.adversarial import (
-    gradient_penalty,
-    kernel_distance,
-    relativistic_discriminator_loss,
-    relativistic_generator_loss,
+    critic_loss,
+    generator_loss,
 )
 from genai_core.hyperparameters import Gan as Settings
 from genai_core.model import Condition, Discriminates, Model, Samples
-from genai_core.networks.mlp import ResidualMLP
-from genai_core.spaces import Tokens
+from genai_core.networks.adversaries import Critic, Generator
+from genai_core.networks.labels import Labels
+from genai_core.spaces import Space
 
 VALIDATION_ROWS = 2048
 
@@ -35,56 +33,51 @@ class Gan(Model, Samples, Discriminates):
     weight_decay = 0.0
     betas = (0.0, 0.99)
 
-    def __init__(self, space: Tokens, settings: Settings | None = None) -> None:
+    def __init__(self, space: Space, settings: Settings | None = None) -> None:
         super().__init__(space)
         self.settings = s = settings or Settings()
-        self.generator = ResidualMLP(s.latent, s.hidden)
-        self.observation: Any = networks.decoder(space, s.hidden)
-        self.critic: Any = networks.critic(space, s.hidden, s.pac)
+        self.labels = Labels(getattr(space, "classes", 0))
+        self.generator: Generator
+        self.critic: Critic
+        self.generator, self.critic = networks.players(space, s)
 
     def initialise(self, x: Tensor) -> None:
-        self.observation.heads.set_frequencies(x)
+        self.labels.initialise(x)
+        self.generator.initialise(x)
 
     def parameters_of(self, phase: str) -> list[dict]:
-        if phase == "discriminator":
-            return [{"params": list(self.critic.parameters())}]
-        return [{"params": [*self.generator.parameters(), *self.observation.parameters()]}]
+        player = self.critic if phase == "discriminator" else self.generator
+        return [{"params": list(player.parameters())}]
 
     def forward(self, x: Tensor, phase: str) -> Tensor:
-        x = x[: len(x) // self.settings.pac * self.settings.pac]
-        real = self.observation.dense(x)
+        x = x[: len(x) // self.critic.pac * self.critic.pac]
+        labels, _ = self.labels.split(x)
         z = torch.randn(len(x), self.settings.latent, device=x.device)
+        real = self.generator.dense(x)
         if phase == "generator":
-            fake = self.observation.relaxed(self.generator(z), self.settings.temperature)
-            return relativistic_generator_loss(self.critic(real), self.critic(fake))
+            return generator_loss(self.critic, real, self.generator(z, labels), labels, self.settings.loss)
         with torch.no_grad():
-            fake = self.observation.relaxed(self.generator(z), self.settings.temperature)
-        real.requires_grad_(True)
-        fake.requires_grad_(True)
-        logit_real, logit_fake = self.critic(real), self.critic(fake)
-        penalty = gradient_penalty(logit_real, real) + gradient_penalty(logit_fake, fake)
-        return relativistic_discriminator_loss(logit_real, logit_fake) + 0.5 * self.settings.gamma * penalty
+            made = self.generator(z, labels)
+        return critic_loss(self.critic, real, made, labels, self.settings.loss, self.settings.gamma)
 
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> float:
         """Kernel distance between held-out and made records: there is no likelihood to go by."""
         x = x[:VALIDATION_ROWS]
         made = self.sample(len(x), torch.Generator().manual_seed(0)).to(x.device)
-        return kernel_distance(self._main(x), self._main(made))
-
-    def _main(self, x: Tensor) -> Tensor:
-        """Dense records of the positions without parent: ranks inside a bin agree by chance only."""
-        dense, columns = self.observation.dense(x), self.observation.cuts
-        main = [cut for cut, p in zip(columns, self.space.positions, strict=True) if p.parent is None]
-        return torch.cat([dense[:, cut] for cut in main], 1)
+        return self.generator.distance(x, made)
 
     def discriminate(self, x: Tensor) -> Tensor:
-        return self.critic(self.observation.dense(x).repeat_interleave(self.settings.pac, 0))
+        labels, _ = self.labels.split(x)
+        pac = self.critic.pac
+        each = None if labels is None else labels.repeat_interleave(pac, 0)
+        return self.critic(self.generator.dense(x).repeat_interleave(pac, 0), each)
 
     @torch.no_grad()
     def sample(self, rows: int, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:
+        labels = self.labels.draw(rows, generator, conditions)
         z = torch.randn(rows, self.settings.latent, generator=generator)
-        return self.observation.draw(self.generator(z), generator)
+        return self.generator.draw(z, labels, generator)
 
 
 MODEL = Gan

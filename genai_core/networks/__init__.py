@@ -1,4 +1,4 @@
-"""Networks by space: `encoder(space)`, `decoder(space)`, `causal(space)`, `critic(space)`.
+"""Networks by space: `causal(space, settings)`, `encoder`, `decoder`, `players`.
 
 A space registers its networks with `functools.singledispatch`; a family asks by space and never by modality.
 """
@@ -9,7 +9,8 @@ from functools import singledispatch
 from typing import Any
 
 from genai_core.networks.any_order import AnyOrderNetwork
-from genai_core.networks.mlp import TokenCritic, TokenEncoder
+from genai_core.networks.mlp import TokenEncoder
+from genai_core.networks.token_players import token_players
 from genai_core.observations import TokenObservation
 from genai_core.spaces import Tokens
 
@@ -19,30 +20,30 @@ def _unknown(space: object) -> Any:
 
 
 @singledispatch
-def encoder(space: object, hidden: int, embedding: int) -> Any:
-    """Records (batch, ...) -> (batch, hidden)."""
+def causal(space: object, settings: Any) -> Any:
+    """The `CausalNetwork` of an autoregressive model."""
     return _unknown(space)
 
 
 @singledispatch
-def decoder(space: object, hidden: int) -> Any:
-    """The observation p(x | h) of hidden states (batch, hidden)."""
+def encoder(space: object, settings: Any) -> Any:
+    """x (batch, entries) -> (batch, settings.hidden)."""
     return _unknown(space)
 
 
 @singledispatch
-def causal(space: object, context: int, hidden: int, embedding: int, dropout: float) -> Any:
-    """log p(position | the positions before it) for every position."""
+def decoder(space: object, settings: Any) -> Any:
+    """The `Observation` p(x | h) given h (batch, settings.hidden)."""
     return _unknown(space)
 
 
 @singledispatch
-def critic(space: object, hidden: int, pac: int) -> Any:
-    """Dense records (batch, size) -> logits (batch / pac,)."""
+def players(space: object, settings: Any) -> Any:
+    """Generator and critic of an adversarial model, as (`Generator`, critic): see `genai_core.networks.adversaries`."""
     return _unknown(space)
 
 
+causal.register(Tokens, AnyOrderNetwork)
 encoder.register(Tokens, TokenEncoder)
 decoder.register(Tokens, TokenObservation)
-causal.register(Tokens, AnyOrderNetwork)
-critic.register(Tokens, TokenCritic)
+players.register(Tokens, token_players)

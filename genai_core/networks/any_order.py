@@ -10,6 +10,7 @@ After NADE (Larochelle & Murray 2011), its any-order training (Uria, Murray & La
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -17,16 +18,28 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genai_core.networks.tokens import TokenEmbedding, TokenHeads, draw, offsets_of
+from genai_core.model import Condition
+from genai_core.networks.causal import CausalNetwork
+from genai_core.networks.tokens import TokenEmbedding, TokenHeads, draw, offsets_of, sharpened
 from genai_core.spaces import Tokens
 
+HIDDEN, DROPOUT = 64, 0.15
+FREE_DECAY = 2.0
 
-class AnyOrderNetwork(nn.Module):
+
+class AnyOrderNetwork(CausalNetwork):
     """log p(token | the tokens before it) for every position, in any order of the fields."""
 
-    def __init__(self, space: Tokens, context: int, hidden: int, embedding: int, dropout: float) -> None:
+    learning_rate = 3e-3
+    weight_decay = 0.05
+
+    def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
-        self.space = space
+        self.space, context, embedding = space, settings.context, settings.embedding
+        hidden = settings.hidden or HIDDEN
+        self.random_orders = settings.random_orders
+        self.base = base_order(space)
+        self._sampler: Sampler | None = None
         number = len(space.positions)
         self.embedding = TokenEmbedding(space, embedding)
         width = self.embedding.width
@@ -36,10 +49,49 @@ class AnyOrderNetwork(nn.Module):
         self.layers = nn.Parameter(torch.randn(2, number, hidden, hidden) * hidden**-0.5)
         self.biases = nn.Parameter(torch.zeros(3, number, 1, hidden))
         self.heads = TokenHeads(space, hidden)
-        self.dropout = dropout
+        self.dropout = DROPOUT if settings.dropout is None else settings.dropout
 
-    def forward(self, x: Tensor, order: Tensor) -> Tensor:
+    def groups(self) -> list[dict]:
+        """The free part of ordered tables decays strongly: the smooth part must carry what it can."""
+        free = [self.embedding.table.free, self.heads.table.free]
+        rest = [p for p in self.parameters() if all(p is not f for f in free)]
+        return [{"params": rest}, {"params": free, "weight_decay": FREE_DECAY}]
+
+    def initialise(self, x: Tensor) -> None:
+        self.heads.set_frequencies(x)
+
+    def train(self, mode: bool = True) -> AnyOrderNetwork:
+        self._sampler = None  # laid out from the weights, which may change now
+        return super().train(mode)
+
+    def sample(
+        self,
+        rows: int,
+        generator: torch.Generator,
+        conditions: Sequence[Condition] = (),
+        temperature: float = 1.0,
+        top_p: float = 1.0,
+    ) -> Tensor:
+        """Conditioned fields are drawn first and the rest given them: exact, without rejection."""
+        self._sampler = self._sampler or Sampler(self)
+        first = [c.field for c in conditions]
+        order = position_order(self.space, first + [f for f in self.base if f not in first])
+        masks = {
+            i: table
+            for c in conditions
+            for i, table in zip(self.space.positions_of(c.field), c.allowed, strict=True)
+        }
+        return self._sampler(rows, order, generator, masks, temperature, top_p)
+
+    def _order(self) -> Tensor:
+        """The base order, or in training now and then a random one."""
+        if not self.training or torch.rand(()) >= self.random_orders:
+            return position_order(self.space, self.base)
+        return position_order(self.space, torch.randperm(len(self.base)).tolist())
+
+    def forward(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         """Nats (batch, positions). order: a permutation of the positions, see `position_order`."""
+        order = self._order() if order is None else order
         embedded = self.embedding(x).transpose(0, 1)
         added = torch.baddbmm(self.presence, embedded, self.source)
         context = _SumBefore.apply(added, order.tolist())
@@ -59,10 +111,6 @@ class AnyOrderNetwork(nn.Module):
         words = torch.empty((h.numel() + 7) // 8, dtype=torch.int64, device=h.device).random_(-(2**63), None)
         keep = (words.view(torch.uint8)[: h.numel()] >= cut).view_as(h)
         return h * keep * (256 / (256 - cut))
-
-    def sampler(self) -> Sampler:
-        """The network with its tables laid out for drawing one position after the other."""
-        return Sampler(self)
 
 
 class _SumBefore(torch.autograd.Function):
@@ -120,6 +168,7 @@ class Sampler:
         generator: torch.Generator,
         masks: dict[int, Tensor],
         temperature: float = 1.0,
+        top_p: float = 1.0,
     ) -> Tensor:
         """x (rows, positions). masks: position -> further `allowed` table of a condition."""
         x = torch.zeros(rows, len(self.space.positions), dtype=torch.long)
@@ -127,7 +176,7 @@ class Sampler:
         features = self.network.embedding
         for i in order.tolist():
             logits = self._logits(i, context, x, masks.get(i))
-            x[:, i] = draw(logits / temperature, torch.rand(rows, generator=generator))
+            x[:, i] = draw(sharpened(logits, temperature, top_p), torch.rand(rows, generator=generator))
             context += self.added[i][x[:, i]]
             if int(features.stride[i]):
                 row = (

@@ -1,11 +1,13 @@
-"""Plain multilayer perceptrons, and the encoder and critic of the Tokens space built from them."""
+"""Plain multilayer perceptrons, and the encoder of tables built from them."""
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genai_core.networks.tokens import TokenEmbedding, TokenTable
+from genai_core.networks.tokens import TokenEmbedding
 from genai_core.spaces import Tokens
 
 
@@ -27,29 +29,10 @@ class ResidualMLP(nn.Module):
 class TokenEncoder(nn.Module):
     """x (batch, positions) -> (batch, hidden)."""
 
-    def __init__(self, space: Tokens, hidden: int, embedding: int) -> None:
+    def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
-        self.embedding = TokenEmbedding(space, embedding)
-        self.body = ResidualMLP(len(space.positions) * self.embedding.width, hidden)
+        self.embedding = TokenEmbedding(space, settings.embedding)
+        self.body = ResidualMLP(len(space.positions) * self.embedding.width, settings.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         return self.body(self.embedding(x).flatten(1))
-
-
-class TokenCritic(nn.Module):
-    """Dense one-hot records (batch, all tokens) -> logits (batch / pac,); `pac` records are judged together.
-
-    PacGAN (Lin et al. 2018): several samples at once show a discriminator that modes are missing.
-    """
-
-    def __init__(self, space: Tokens, hidden: int, pac: int) -> None:
-        super().__init__()
-        self.pac = pac
-        scale = (3 * len(space.positions)) ** -0.5
-        self.table = TokenTable(space, hidden, scale, scale)
-        self.body = ResidualMLP(hidden * pac, hidden)
-        self.head = nn.Linear(hidden, 1)
-
-    def forward(self, dense: Tensor) -> Tensor:
-        h = F.leaky_relu(dense @ self.table(), 0.2)
-        return self.head(self.body(h.reshape(len(h) // self.pac, -1))).squeeze(1)

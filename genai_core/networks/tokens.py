@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genai_core.spaces import Position, Tokens
+from genai_core.spaces import Position, Space, Tokens
 
 BASES = 16
 FEATURES = 6
@@ -224,11 +224,23 @@ class TokenHeads(nn.Module):
         return out.index_copy(0, torch.cat(where), torch.cat(found)).T
 
 
-def sum_by_field(space: Tokens, per_position: Tensor) -> Tensor:
-    """(batch, positions) -> (batch, fields)."""
-    fields = torch.as_tensor(space.field_of, device=per_position.device)
-    out = per_position.new_zeros(len(per_position), len(space.fields))
-    return out.index_add(1, fields, per_position)
+def sum_by_field(space: Space, per_entry: Tensor) -> Tensor:
+    """(batch, entries) -> (batch, fields)."""
+    fields = torch.as_tensor(space.field_of, device=per_entry.device)
+    out = per_entry.new_zeros(len(per_entry), len(space.fields))
+    return out.index_add(1, fields, per_entry)
+
+
+def sharpened(logits: Tensor, temperature: float, top_p: float) -> Tensor:
+    """Logits (batch, vocabulary) for drawing: divided by the temperature, then only the smallest set of tokens that
+    holds `top_p` of the probability (nucleus sampling: Holtzman et al. 2020)."""
+    if temperature != 1.0:
+        logits = logits / temperature
+    if top_p >= 1.0:
+        return logits
+    ranked, order = torch.softmax(logits, 1).sort(1, descending=True)
+    beyond = ranked.cumsum(1) - ranked >= top_p
+    return logits.masked_fill(torch.zeros_like(beyond).scatter(1, order, beyond), float("-inf"))
 
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:

@@ -1,1 +1,21 @@
-"""One file a score: `score(model, x, log_measure) -> (rows, fields) or (rows,)`, higher = more anomalous."""
+"""One file a score, higher = more anomalous.
+
+NEEDS                                  capability that a model must have (`genai_core.model`)
+UNIT                                   of the score
+score(model, x, log_measure, state)    (rows, fields), shares that add up, or (rows,)
+entries(model, x, state)               optional: (rows, entries), what each entry adds: heat maps, odd tokens
+fit(model, x, generator)               optional: state of the score's own, name -> tensor, from a sample of training
+                                       records; kept in the artifact. Without it `state` is empty.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    State = Mapping[str, Tensor]
+else:  # this package is imported to check a job file: no torch
+    State = Mapping

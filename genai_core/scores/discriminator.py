@@ -6,11 +6,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from genai_core.model import Discriminates, Model
+from genai_core.scores import State
 
 NEEDS = Discriminates
 UNIT = "logit"
 
 
-def score(model: Model, x: Tensor, log_measure: Tensor) -> Tensor:
+def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows,): no field has a share of its own."""
     return -model.discriminate(x)  # type: ignore[operator]

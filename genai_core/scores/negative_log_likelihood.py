@@ -5,11 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from genai_core.model import LogProb, Model
+from genai_core.networks.tokens import sum_by_field
+from genai_core.scores import State
 
 NEEDS = LogProb
 UNIT = "nats"
 
 
-def score(model: Model, x: Tensor, log_measure: Tensor) -> Tensor:
+def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): each field's share; the sum is the record's score."""
-    return -(model.log_prob(x) + log_measure)  # type: ignore[operator]
+    return -(sum_by_field(model.space, model.log_prob(x)) + log_measure)  # type: ignore[operator]
+
+
+def entries(model: Model, x: Tensor, state: State) -> Tensor:
+    """(rows, entries): nats of each entry."""
+    return -model.log_prob(x)  # type: ignore[operator]

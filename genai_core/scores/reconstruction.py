@@ -5,11 +5,18 @@ from __future__ import annotations
 from torch import Tensor
 
 from genai_core.model import Model, Reconstructs
+from genai_core.networks.tokens import sum_by_field
+from genai_core.scores import State
 
 NEEDS = Reconstructs
 UNIT = "nats"
 
 
-def score(model: Model, x: Tensor, log_measure: Tensor) -> Tensor:
+def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): each field's share; the sum is the record's score."""
-    return -(model.reconstruct(x) + log_measure)  # type: ignore[operator]
+    return -(sum_by_field(model.space, model.reconstruct(x)) + log_measure)  # type: ignore[operator]
+
+
+def entries(model: Model, x: Tensor, state: State) -> Tensor:
+    """(rows, entries): nats of each entry."""
+    return -model.reconstruct(x)  # type: ignore[operator]

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from genai_core import load
 from genai_core.errors import InvalidArtifact, InvalidInput, MissingCapability, OutputExists, Unavailable
-from genai_core.hyperparameters import Gan
+from genai_core.hyperparameters import Gan, TabularSettings
 from pipelines import batch_job, generate
 from pipelines import footer as footers
 from pipelines.context import Context
@@ -178,7 +178,7 @@ def test_check_says_what_will_happen_and_writes_nothing(spec: dict[str, Any]) ->
 
 def test_a_model_that_an_earlier_job_will_train_is_taken_on_trust(spec: dict[str, Any]) -> None:
     class Train:
-        job, name, model = "train", "flights", Gan()
+        job, name, model, modality = "train", "flights", Gan(), TabularSettings()
         track = type("Track", (), {"enabled": True, "register_as": "flights", "alias": None})
 
     context = Context(earlier=[Train()])

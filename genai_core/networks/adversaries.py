@@ -1,0 +1,41 @@
+"""What adversarial families ask of a generator and a critic, whatever the space."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+
+class Generator(nn.Module, ABC):
+    """Noise (and labels) -> made records, in the dense form that critics read: one-hot tables, pictures in -1 .. 1."""
+
+    @abstractmethod
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        """Dense made records with gradients, from z (batch, latent) and labels (batch,) or None."""
+
+    @abstractmethod
+    def draw(self, z: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
+        """Records x (batch, entries)."""
+
+    @abstractmethod
+    def dense(self, x: Tensor) -> Tensor:
+        """Records x (batch, entries) as critics read them, without the label."""
+
+    @abstractmethod
+    def distance(self, real: Tensor, made: Tensor) -> float:
+        """How far made records are from as many real ones, x (batch, entries) each; what checkpoints are chosen by."""
+
+    def initialise(self, x: Tensor) -> None:
+        """Set what a sample of the training data says before the first step."""
+
+
+class Critic(nn.Module, ABC):
+    """Dense records -> logits, higher for what looks real."""
+
+    pac: int = 1  # records that are judged together (Lin et al. 2018)
+
+    @abstractmethod
+    def forward(self, dense: Tensor, labels: Tensor | None) -> Tensor:
+        """Logits (batch / pac,)."""

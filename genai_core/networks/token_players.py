@@ -1,0 +1,71 @@
+"""Generator and critic of tables: straight-through Gumbel outputs, one-hot records, packed judgement."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from genai_core.adversarial import kernel_distance
+from genai_core.networks.adversaries import Critic, Generator
+from genai_core.networks.mlp import ResidualMLP
+from genai_core.networks.tokens import TokenTable
+from genai_core.observations import TokenObservation
+from genai_core.spaces import Tokens
+
+
+class TokenGenerator(Generator):
+    """Noise -> hidden state -> a token of every position."""
+
+    def __init__(self, space: Tokens, settings: Any) -> None:
+        super().__init__()
+        self.space, self.temperature = space, settings.temperature
+        self.body = ResidualMLP(settings.latent, settings.hidden)
+        self.observation = TokenObservation(space, settings)
+
+    def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        return self.observation.relaxed(self.body(z), self.temperature)
+
+    def draw(self, z: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
+        return self.observation.draw(self.body(z), generator)
+
+    def dense(self, x: Tensor) -> Tensor:
+        return self.observation.dense(x)
+
+    def distance(self, real: Tensor, made: Tensor) -> float:
+        return kernel_distance(self._main(real), self._main(made))
+
+    def _main(self, x: Tensor) -> Tensor:
+        """Dense records of the positions without parent: ranks inside a bin agree by chance only."""
+        dense, columns = self.dense(x), self.observation.cuts
+        main = [cut for cut, p in zip(columns, self.space.positions, strict=True) if p.parent is None]
+        return torch.cat([dense[:, cut] for cut in main], 1)
+
+    def initialise(self, x: Tensor) -> None:
+        self.observation.initialise(x)
+
+
+class TokenCritic(Critic):
+    """Dense one-hot records (batch, all tokens) -> logits (batch / pac,); `pac` records are judged together.
+
+    PacGAN (Lin et al. 2018): several samples at once show a discriminator that modes are missing.
+    """
+
+    def __init__(self, space: Tokens, settings: Any) -> None:
+        super().__init__()
+        self.pac = settings.pac
+        scale = (3 * len(space.positions)) ** -0.5
+        self.table = TokenTable(space, settings.hidden, scale, scale)
+        self.body = ResidualMLP(settings.hidden * self.pac, settings.hidden)
+        self.head = nn.Linear(settings.hidden, 1)
+
+    def forward(self, dense: Tensor, labels: Tensor | None) -> Tensor:
+        h = F.leaky_relu(dense @ self.table(), 0.2)
+        return self.head(self.body(h.reshape(len(h) // self.pac, -1))).squeeze(1)
+
+
+def token_players(space: Tokens, settings: Any) -> tuple[TokenGenerator, TokenCritic]:
+    """Generator and critic."""
+    return TokenGenerator(space, settings), TokenCritic(space, settings)
