@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, Self
 
@@ -99,3 +101,11 @@ def encode_all(codec: Codec, batches: Iterable[pa.RecordBatch | pa.Table]) -> It
         table = batch if isinstance(batch, pa.Table) else pa.Table.from_batches([batch])
         if table.num_rows:
             yield codec.encode(table)
+
+
+def digest_of(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
+    """sha256 of a codec's state."""
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name in sorted(arrays):
+        digest.update(name.encode() + arrays[name].tobytes())
+    return digest.hexdigest()

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import base64
-import hashlib
-import json
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from genai_core.codec import MIN_ROWS
+from genai_core.codec import MIN_ROWS, digest_of
 from genai_core.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
 from genai_core.conditions import Where
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
@@ -126,11 +124,7 @@ class TabularCodec:
     @property
     def fingerprint(self) -> str:
         """sha256 of everything fitted."""
-        settings, arrays = self.state()
-        digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
-        for name in sorted(arrays):
-            digest.update(name.encode() + arrays[name].tobytes())
-        return digest.hexdigest()
+        return digest_of(*self.state())
 
 
 def readable_schema(schema: pa.Schema, exclude: Iterable[str] = ()) -> pa.Schema:
