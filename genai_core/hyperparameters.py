@@ -49,6 +49,13 @@ class Vae(Settings):
         0.0, ge=0, le=1, description="share of the fit over which the latent's cost is phased in"
     )
     importance_samples: int = Field(16, ge=1, le=4096, description="draws of the importance-weighted bound")
+    training_samples: int = Field(1, ge=1, le=256, description="draws of the bound that training maximises")
+    components: int = Field(64, ge=1, le=4096, description="Gaussians of the learnt prior")
+    couplings: int = Field(4, ge=0, le=64, description="invertible layers of the learnt prior")
+    parts: Literal[1, 4] = Field(
+        4,
+        description="pictures: the pixels of each 2 x 2 block are drawn one after the other, or all independently",
+    )
 
 
 KerasNetwork = Annotated[
@@ -67,8 +74,14 @@ class Gan(Settings):
     latent: int = Field(64, ge=1, le=4096)
     hidden: int = Field(256, ge=8, le=8192)
     embedding: int = Field(16, ge=2, le=512)
-    channels: int = Field(32, ge=4, le=1024, description="pictures: channels at full resolution")
+    channels: int = Field(32, ge=4, le=1024, description="pictures: channels at half resolution")
     gamma: float = Field(1.0, ge=0, le=1000, description="weight of the gradient penalties")
+    critic_steps: int | None = Field(
+        None,
+        ge=1,
+        le=100,
+        description="steps of the discriminator for one of the generator; default: 1, of WGAN-GP 5",
+    )
     pac: int = Field(2, ge=1, le=64, description="records that the discriminator judges together")
     temperature: float = Field(0.5, gt=0, le=10, description="tables: of the straight-through Gumbel softmax")
     augment: bool = Field(True, description="pictures: differentiable augmentation of what the critic sees")
