@@ -124,7 +124,7 @@ class FittedModel:
                 f"this {self.kind} model does not sample; it can give: {', '.join(self.capabilities)}"
             )
 
-    def translate(self, table: pa.Table, to: str) -> tuple[pa.Table, Mapping[int, str]]:
+    def translate(self, table: pa.Table, to: str | bool | int) -> tuple[pa.Table, Mapping[int, str]]:
         """Every record as it would look in the domain `to`; and the rows that could not be read, with the reason.
 
         Unreadable rows are nulls. Raises MissingCapability, and InvalidInput for a domain that the model does not know.

@@ -13,11 +13,13 @@ WORDS = {
     "samples": "samples",
     "reconstructs": "reconstructs",
     "discriminates": "discriminates",
+    "translates": "translates",
 }
 JOBS = {
     "generate": "synthetic rows from a model",
     "score": "an anomaly score, a p-value and the reasons for every row",
     "train": "fit a model on a source and register it",
+    "translate": "every record as it would look in another domain",
 }
 
 

@@ -20,9 +20,15 @@ from pipelines.generate import GenerateJob
 from pipelines.progress import printable
 from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
+from pipelines.translate import TranslateJob
 
-Job = TrainJob | GenerateJob | ScoreJob
-KINDS: dict[str, type[Job]] = {"generate": GenerateJob, "score": ScoreJob, "train": TrainJob}
+Job = TrainJob | GenerateJob | ScoreJob | TranslateJob
+KINDS: dict[str, type[Job]] = {
+    "generate": GenerateJob,
+    "score": ScoreJob,
+    "train": TrainJob,
+    "translate": TranslateJob,
+}
 STDIN = "-"
 
 

@@ -1,4 +1,4 @@
-"""What generating and scoring share: take the output directory, do the shards, list the output, tell MLflow."""
+"""What the batch verbs share: take the output directory, do the shards, list the output, tell MLflow."""
 
 from __future__ import annotations
 
@@ -144,7 +144,7 @@ def _log_inputs(run: Run, batch: Batch) -> None:
             facts["digest"],
             batch.reader.schema,
             facts["rows"],
-            "scoring",
+            f"{batch.verb.removesuffix('e')}ing",
             facts["filter"],
         )
 

@@ -13,8 +13,7 @@ from pydantic import Field
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
-from genai_core.errors import InvalidInput, MissingCapability, nearest
-from pipelines import storage
+from genai_core.errors import MissingCapability, nearest
 from pipelines.anomalies import Question, list_anomalies
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
@@ -22,7 +21,8 @@ from pipelines.context import Context
 from pipelines.plan import plan_scoring
 from pipelines.scored_rows import Scorer, output_schema
 from pipelines.shard_work import Produce, ShardWork
-from pipelines.sources import Source, SourceSettings, open_source
+from pipelines.source_rows import refuse_overlap, source_facts
+from pipelines.sources import SourceSettings, open_source
 from pipelines.tracking import resolve_model
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class ScoreJob(BatchJob):
 
 def check(job: ScoreJob, context: Context) -> list[str]:
     """Facts about a job that can run; raises InvalidInput for one that cannot."""
-    _refuse_overlap(job)
+    refuse_overlap(job.source, job.sink)
     found = find_header(job, context)
     kind = found.kind if isinstance(found, Header) else None if found is None else found.model.kind
     names = None if found is None or kind is None else score_names(job, kind, modality_of(found))
@@ -74,7 +74,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
 
 def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     """Score, or finish what an interrupted run of the same job left."""
-    _refuse_overlap(job)
+    refuse_overlap(job.source, job.sink)
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
     names = score_names(job, header.kind, header.modality)
@@ -95,20 +95,10 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
         synthetic=False,
         options={"scores": names, "fdr": job.fdr, "top_k": top_k, "keep": job.keep},
         reader=source.reader,
-        source=_facts(job, source),
+        source=source_facts(job.source, source),
         summarise=lambda sink, provenance: list_anomalies(sink, provenance, question),
     )
     return run_batch(batch, context)
-
-
-def _refuse_overlap(job: ScoreJob) -> None:
-    """Output below the source would be read as part of it by the next run."""
-    (there, source), (here, sink) = storage.resolve(job.source.path), storage.resolve(job.sink.path)
-    if there.type_name == here.type_name and f"{sink}/".startswith(f"{source.rstrip('/')}/"):
-        raise InvalidInput(
-            f"sink.path {storage.mask(job.sink.path)} lies in the source {storage.mask(job.source.path)}, whose rows "
-            "it would become; choose a directory beside it"
-        )
 
 
 def modality_of(found: Header | TrainJob) -> str:
@@ -125,16 +115,6 @@ def score_names(job: ScoreJob, kind: str, modality: str) -> list[str]:
                 f"this {kind} model cannot give the score {name!r}{nearest(name, able)}; it can give: {', '.join(able)}"
             )
     return list(dict.fromkeys(job.scores or able))
-
-
-def _facts(job: ScoreJob, source: Source) -> dict[str, Any]:
-    return {
-        "kind": job.source.kind,
-        "path": job.source.path,
-        "filter": job.source.filter,
-        "digest": source.digest,
-        "rows": source.rows,
-    }
 
 
 def producer(work: ShardWork, model: FittedModel) -> Produce:

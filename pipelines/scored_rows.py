@@ -3,52 +3,35 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from genai_core import catalog
-from genai_core.errors import InvalidInput
 from pipelines.explanations import WHY, explain
 from pipelines.plan import Shard
-from pipelines.sources import Piece, Reader
+from pipelines.source_rows import FAULT, FILE, PLACE, ROW, Chunk, chunks, joined, rows_together, with_kept
+from pipelines.sources import Reader
 
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel, Scored
 
-FILE, ROW, P_VALUE, REASONS, FAULT = "source_file", "source_row", "p_value", "why", "fault"
-CHUNK_ROWS = 65_536  # scored together, so that a file that cannot be cut needs no more memory
-CHUNK_ENTRIES = 8_000_000
+P_VALUE, REASONS = "p_value", "why"
 
 
 def output_schema(reader: Reader, keep: Sequence[str], names: Sequence[str], modality: str) -> pa.Schema:
     """Of the scored rows; InvalidInput for columns to keep that are not there or have taken names."""
     details = catalog.codec_class(modality).details
-    kept = reader.project(list(dict.fromkeys(keep)))
     made = [
-        pa.field(FILE, pa.dictionary(pa.int32(), pa.string())),
-        pa.field(ROW, pa.int64()),
+        *PLACE,
         *(pa.field(name, pa.float64()) for name in names),
         pa.field(P_VALUE, pa.float64()),
         pa.field(REASONS, WHY),
         *([] if details is None else [*details, pa.field(FAULT, pa.string())]),
     ]
-    taken = [field.name for field in made if field.name in kept.names]
-    if taken:
-        raise InvalidInput(
-            f"keep: the output has a column {taken[0]!r} of its own; leave it out, or rename it"
-        )
-    return pa.schema([*kept, *made])
-
-
-class Chunk(NamedTuple):
-    """Rows that are scored together, the file of each and its number therein."""
-
-    table: pa.Table
-    files: pa.DictionaryArray
-    rows: np.ndarray
+    return with_kept(reader, keep, made)
 
 
 class Scorer:
@@ -60,7 +43,7 @@ class Scorer:
         self.fdr: float | None = options["fdr"]
         self.top_k: int | None = options["top_k"]
         self.schema = output_schema(reader, options["keep"], self.names, model.modality)
-        self.chunk_rows = int(np.clip(CHUNK_ENTRIES // model.codec.space.entries, 64, CHUNK_ROWS))
+        self.chunk_rows = rows_together(model.codec.space.entries)
         kept = [name for name in self.schema.names if name in options["keep"]]
         self.columns = list(dict.fromkeys([*model.schema.names, *kept]))
         self.ranks = model.calibration_size(self.names[0]) + 1  # p-values are 1, 2, ... ranks of these
@@ -69,24 +52,12 @@ class Scorer:
         """The table, and how often each small p-value occurs: what false-discovery control needs of a shard."""
         counts: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
-        tables = [self._scored(chunk, counts) for chunk in self._chunks(shard.pieces)]
-        table = pa.concat_tables(tables) if tables else self.schema.empty_table()
-        return table.unify_dictionaries().combine_chunks(), {
+        found = chunks(self.reader, shard, self.columns, self.chunk_rows)
+        return joined((self._scored(chunk, counts) for chunk in found), self.schema), {
             "ranks": self.ranks,
             "p_counts": [[rank, count] for rank, count in sorted(counts.items())],
             **({"faults": dict(self.faults)} if self.faults else {}),
         }
-
-    def _chunks(self, pieces: Iterable[Piece]) -> Iterator[Chunk]:
-        parts: list[tuple[str, pa.RecordBatch, np.ndarray]] = []
-        for piece in pieces:
-            for batch, rows in self.reader.stream(piece, self.columns, self.chunk_rows):
-                parts.append((piece.path, batch, rows))
-                if sum(len(numbers) for _, _, numbers in parts) >= self.chunk_rows:
-                    yield _joined(parts)
-                    parts = []
-        if parts:
-            yield _joined(parts)
 
     def _scored(self, chunk: Chunk, counts: Counter[int]) -> pa.Table:
         scored = self.model.score(chunk.table, self.names)
@@ -145,11 +116,3 @@ class Scorer:
 def order_of(scores: np.ndarray) -> np.ndarray:
     """Scores that sort: what is no number is the most anomalous."""
     return np.where(np.isnan(scores), np.inf, scores)
-
-
-def _joined(parts: Sequence[tuple[str, pa.RecordBatch, np.ndarray]]) -> Chunk:
-    paths = list(dict.fromkeys(path for path, _, _ in parts))
-    codes = np.concatenate([np.full(len(rows), paths.index(path), np.int32) for path, _, rows in parts])
-    table = pa.Table.from_batches([batch for _, batch, _ in parts]).unify_dictionaries().combine_chunks()
-    files = pa.DictionaryArray.from_arrays(codes, pa.array(paths, pa.string()))
-    return Chunk(table, files, np.concatenate([rows for _, _, rows in parts]))
