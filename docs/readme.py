@@ -30,32 +30,55 @@ OTHERS = {
     "pyproject.toml": "the package, its open version ranges, and the settings of the tools",
     "requirements.lock": "the exact versions that are tested",
 }
-LIKELIHOOD = {"exact": "exact", "lower": "lower bound", None: "none (implicit model)"}
-SCORE_UNITS = {
-    "negative_log_likelihood": "nats",
-    "reconstruction": "nats",
-    "discriminator": "logit, not a density",
-}
+LIKELIHOOD = {"exact": "exact", "lower": "lower bound", None: "none (implicit)"}
+ABILITIES = ("samples", "reconstructs", "discriminates", "translates")
 
 
 def capability_table() -> str:
-    """Model families against what they can do, from the catalogue."""
+    """Model families against modalities and abilities, then scores against who can give them, from the catalogue."""
     sys.path.insert(0, str(ROOT))
-    from genai_core.catalog import FAMILIES, MODELS
+    from genai_core.catalog import FAMILIES, MODALITIES, MODELS
 
-    rows = [
-        "| `model: {kind: ...}` | samples | reconstructs | discriminates | likelihood | scores for anomalies |",
-        "|---|---|---|---|---|---|",
-    ]
+    heads = ["`model: {kind: ...}`", *(f"`{name}`" for name in MODALITIES), *ABILITIES, "likelihood"]
+    rows = [_row(heads), "|---" * len(heads) + "|"]
     for kind in MODELS:
         family = FAMILIES[kind]
-        marks = [
-            "yes" if name in family.capabilities else ""
-            for name in ("samples", "reconstructs", "discriminates")
+        marks = [name in family.scores for name in MODALITIES]
+        marks += [name in family.capabilities for name in ABILITIES]
+        rows.append(_row([f"`{kind}`", *("yes" if m else "" for m in marks), LIKELIHOOD[family.bound]]))
+    return "\n".join([*rows, "", *_score_table()])
+
+
+def _score_table() -> Iterator[str]:
+    """For each score its unit, and the families that give it per modality; bold where it is the default."""
+    from genai_core.catalog import FAMILIES, MODALITIES, SCORES
+
+    heads = ["anomaly score", "unit", *(f"`{name}`" for name in MODALITIES)]
+    yield _row(heads)
+    yield "|---" * len(heads) + "|"
+    for name in SCORES:
+        cells = [
+            ", ".join(
+                f"**{kind}**" if family.scores[modality][0] == name else kind
+                for kind, family in sorted(FAMILIES.items())
+                if name in family.scores.get(modality, ())
+            )
+            for modality in MODALITIES
         ]
-        scores = ", ".join(f"`{name}` ({SCORE_UNITS[name]})" for name in family.scores)
-        rows.append(f"| `{kind}` | {' | '.join(marks)} | {LIKELIHOOD[family.bound]} | {scores} |")
-    return "\n".join(rows)
+        yield _row([f"`{name}`", unit_of(name), *cells])
+
+
+def unit_of(score: str) -> str:
+    """The UNIT that a score's module states, without importing it (and torch)."""
+    text = (ROOT / "genai_core" / "scores" / f"{score}.py").read_text(encoding="utf-8")
+    found = re.search(r'^UNIT = "(.*)"', text, re.MULTILINE)
+    if found is None:
+        raise SystemExit(f"genai_core/scores/{score}.py states no UNIT")
+    return found.group(1)
+
+
+def _row(cells: list[str]) -> str:
+    return f"| {' | '.join(cells)} |"
 
 
 def file_tree() -> str:
