@@ -10,8 +10,9 @@ from typing import Any
 
 import click
 
-ANSWERS = ("run", "check", "score")  # commands whose last line of standard output is a JSON object
+ANSWERS = ("run", "check", "score", "export")  # commands whose last line of standard output is a JSON object
 SHELLS = ("bash", "fish", "zsh")
+SCHEDULERS = ("airflow", "cron", "github", "kubernetes", "raycronjob")
 Command = Callable[..., Any]
 
 
@@ -76,6 +77,20 @@ def _answering(command: Command) -> Command:
     return command
 
 
+def _slotted(command: Command) -> Command:
+    """The options that say which scheduled time a run stands for."""
+    for option in (
+        click.option("--timezone", default="UTC", show_default=True, metavar="ZONE",
+                     help="Zone of --slot and --cron, such as Europe/Berlin."),
+        click.option("--cron", metavar="EXPRESSION",
+                     help="Fill {slot} with the last time at which this schedule was due."),
+        click.option("--slot", metavar="TIME",
+                     help="Fill {slot} in FILE with this time, such as 2026-11-01: to back-fill a missed run."),
+    ):  # fmt: skip
+        command = option(command)
+    return command
+
+
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         click.echo(f"genai-core {version()}")
@@ -106,7 +121,7 @@ genai check job.yaml                  would it run?
 genai run job.yaml --set fit.seed=8   run it; the same command resumes it
 genai score --train a.csv --test b.csv --out scores.npy
 \b
-The last line of standard output of run, check and score is one JSON object.
+The last line of standard output of run, check, score and export is one JSON object.
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
 
 
@@ -127,34 +142,84 @@ def genai() -> None:
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
               help="Override a key in every job of FILE that has it, such as fit.seed=8. May be repeated.")  # fmt: skip
+@_slotted
 @_answering
-def run(file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool, debug: bool) -> int:
+def run(
+    file: str,
+    overrides: tuple[str, ...],
+    slot: str | None,
+    cron: str | None,
+    timezone: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
     """Run the jobs of FILE, one after the other ('-': standard input).
 
     What is done already is not done again: the same command resumes an interrupted job.
     """
     from jobs.execute import Voice, run_file
     from jobs.outcome import settle
+    from jobs.slots import slot_from
 
     voice = Voice(quiet=quiet or as_json)
-    return settle(lambda emit: run_file(file, overrides, voice, emit), {"file": file}, as_json, debug)
+
+    def work(emit: Any) -> Any:
+        return run_file(file, overrides, voice, emit, slot_from(slot, cron, timezone))
+
+    return settle(work, {"file": file}, as_json, debug)
 
 
 @genai.command()
 @click.argument("file", type=click.Path(allow_dash=True))
 @click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
               help="Override a key, as in `genai run`.")  # fmt: skip
+@_slotted
 @_answering
-def check(file: str, overrides: tuple[str, ...], as_json: bool, quiet: bool, debug: bool) -> int:
+def check(
+    file: str,
+    overrides: tuple[str, ...],
+    slot: str | None,
+    cron: str | None,
+    timezone: str,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
     """Find what is wrong with FILE before anything runs.
 
     Spelling, paths, schema against the model, what the model can give, room and servers. Writes nothing.
     """
     from jobs.execute import Voice, check_file
     from jobs.outcome import settle
+    from jobs.slots import slot_from
 
     voice = Voice(quiet=quiet or as_json)
-    return settle(lambda _: check_file(file, overrides, voice), {"file": file}, as_json, debug)
+
+    def work(_: Any) -> Any:
+        return check_file(file, overrides, voice, slot_from(slot, cron, timezone))
+
+    return settle(work, {"file": file}, as_json, debug)
+
+
+@genai.command()
+@click.argument("file", type=click.Path())
+@click.option("--cron", required=True, metavar="EXPRESSION", help="Five fields, such as '0 2 * * *'.")
+@click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
+@click.option("--as", "form", required=True, type=click.Choice(SCHEDULERS), help="Who starts the job.")
+@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="As in `genai run`.")
+@click.option("--name", help="Of what is made; default: the file's name.")
+@click.option("--image", default="genai-core:latest", show_default=True, help="Container image.")
+@click.option("--namespace", help="Of Kubernetes.")
+def schedule(form: str, **options: Any) -> None:
+    """Print what a scheduler needs to run FILE: a manifest, a crontab line, a DAG or a workflow.
+
+    Every run stands for a slot, the time on the schedule: `{slot}` in FILE becomes its date, so that a late run or a
+    retry is the same job. A missed one is run by hand: genai run FILE --slot 2026-11-01.
+    """
+    from jobs.schedule import Request, write
+
+    click.echo(write(form, Request(**options)), nl=False)
 
 
 @genai.command()
@@ -201,6 +266,26 @@ def score(as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
     request = Request(**options)
     facts = {"job": "score", "output": request.out}
     return settle(lambda _: fit_and_score(request, quiet or as_json), facts, as_json, debug)
+
+
+@genai.command()
+@click.argument("directory", type=click.Path())
+@click.option("--as", "form", type=click.Choice(["tfrecord"]), required=True, help="What to write.")
+@click.option("--to", required=True, metavar="DIR", help="Where: a new directory, or the same export's.")
+@_answering
+def export(directory: str, form: str, to: str, as_json: bool, quiet: bool, debug: bool) -> int:
+    """Write the finished output in DIRECTORY once more, for other programs: TFRecord for TensorFlow."""
+    from jobs.outcome import Outcome, complain, settle
+
+    def work(_: Any) -> Outcome:
+        from pipelines.tfrecord import export as write
+
+        written = write(directory, to)
+        if not (quiet or as_json):
+            complain(f"{written['rows']:,} rows in {len(written['files'])} files -> {to}")
+        return Outcome({"rows": written["rows"], "files": len(written["files"])})
+
+    return settle(work, {"job": "export", "as": form, "output": to}, as_json, debug)
 
 
 @genai.command("list")

@@ -10,6 +10,7 @@ from typing import Any
 
 from genai_core.errors import InvalidInput
 from jobs.outcome import DONE, INVALID, STATUS, Outcome, complain, explain
+from jobs.slots import Slot
 from jobs.spec import STDIN, Entry, entries
 from pipelines.context import Context
 from pipelines.progress import Progress, clock
@@ -39,9 +40,9 @@ class Voice:
             complain(text)
 
 
-def check_file(file: str, overrides: Sequence[str], voice: Voice) -> Outcome:
+def check_file(file: str, overrides: Sequence[str], voice: Voice, slot: Slot | None = None) -> Outcome:
     """Everything that can be known before work; every job is checked, whatever the others say."""
-    found = entries(file, overrides)
+    found = entries(file, overrides, slot)
     checked = [_check(entry, file, found[:index], voice) for index, entry in enumerate(found)]
     faults = [f"{one['place']}: {one['error']}" for one in checked if one["status"] != "done"]
     if faults:
@@ -51,12 +52,16 @@ def check_file(file: str, overrides: Sequence[str], voice: Voice) -> Outcome:
     return Outcome({"jobs": checked})
 
 
-def run_file(file: str, overrides: Sequence[str], voice: Voice, emit: Emit) -> Outcome:
+def run_file(
+    file: str, overrides: Sequence[str], voice: Voice, emit: Emit, slot: Slot | None = None
+) -> Outcome:
     """Run every job; the first that does not end well ends the run. Several are checked before the first starts."""
-    found = entries(file, overrides)
+    found = entries(file, overrides, slot)
+    if slot is not None:
+        voice.tell(f"slot {slot}")
     if len(found) == 1:
         return _run(found[0], file, voice)
-    if (checked := check_file(file, overrides, Voice(quiet=True))).code != DONE:
+    if (checked := check_file(file, overrides, Voice(quiet=True), slot)).code != DONE:
         return checked
     done: list[dict[str, Any]] = []
     for entry in found:

@@ -16,6 +16,7 @@ from jobs.documents import MAX_BYTES, Document, parse
 from jobs.faults import found_faults, show, wrong_word
 from jobs.overrides import apply
 from jobs.shape import child
+from jobs.slots import Slot, fill_documents
 from pipelines.generate import GenerateJob
 from pipelines.progress import printable
 from pipelines.score import ScoreJob
@@ -41,18 +42,18 @@ class Entry:
     place: str
 
 
-def load(path: str | Path, overrides: Sequence[str] = ()) -> list[Job]:
+def load(path: str | Path, overrides: Sequence[str] = (), slot: Slot | None = None) -> list[Job]:
     """The jobs of a file, validated; InvalidSpec lists every fault of every document at once."""
-    return [entry.job for entry in entries(path, overrides)]
+    return [entry.job for entry in entries(path, overrides, slot)]
 
 
-def entries(path: str | Path, overrides: Sequence[str] = ()) -> list[Entry]:
-    """As `load`, with each job's text and place. `-` reads standard input."""
+def entries(path: str | Path, overrides: Sequence[str] = (), slot: Slot | None = None) -> list[Entry]:
+    """As `load`, with each job's text and place. `-` reads standard input; `slot` fills `{slot}` templates."""
     name = "<stdin>" if str(path) == STDIN else printable(path)
     documents = parse(_read(path, name), name)
     if not documents:
         raise InvalidSpec(f"{name}: holds no job; start with `job: train` (accepted are {', '.join(KINDS)})")
-    faults = apply(documents, KINDS, overrides)
+    faults = apply(documents, KINDS, overrides) + fill_documents(documents, slot)
     found = [_validate(document, faults) for document in documents]
     jobs = [entry for entry in found if entry is not None]
     faults += _shared_sinks(jobs)
