@@ -23,7 +23,8 @@ def save(name: str, figures: dict[str, Any], module: str | None = None, **settin
     """Write RESULTS/name.json and return its path; `module` is the benchmark's, if it has another name."""
     RESULTS.mkdir(exist_ok=True)
     kept = {
-        "command": "python " + " ".join(["-m", f"benchmarks.{module or name}", *sys.argv[1:]]),
+        "command": "python "
+        + " ".join(["-m", f"benchmarks.{module or name}", *map(_anywhere, sys.argv[1:])]),
         "date": datetime.date.today().isoformat(),
         "machine": {"cores": os.cpu_count(), "cpu": _cpu(), "python": platform.python_version()},
         "versions": {package: version(package) for package in PACKAGES},
@@ -34,6 +35,11 @@ def save(name: str, figures: dict[str, Any], module: str | None = None, **settin
     path.write_text(json.dumps(kept, indent=1) + "\n")
     print(json.dumps(figures, indent=1))
     return path
+
+
+def _anywhere(word: str) -> str:
+    """An argument without the paths of this machine."""
+    return "DIR" if word.startswith("/") else word
 
 
 def _cpu() -> str:
