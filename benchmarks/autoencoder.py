@@ -14,16 +14,17 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors.torch import save_file
 
 from benchmarks.record import save
 from genai_core import catalog
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit
+from genai_core.loop import Fit, Replicas
 from genai_core.spaces import Grid
 
 SPACE = Grid(1, 28, 28, levels=2)
 PARTS = ("train", "val", "test")
-BATCH = 500  # digits that are bounded together
+BATCH = 100  # digits that are bounded together
 
 
 def main() -> None:
@@ -32,12 +33,13 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--epochs", type=int, default=7)
+    parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--rate", type=float, default=2e-3)
     parser.add_argument("--clip", type=float, default=50.0)
     parser.add_argument("--model", nargs="*", default=[], metavar="KEY=VALUE", help="settings of the family")
-    parser.add_argument("--samples", type=int, default=100, help="draws of the bound on the test digits")
+    parser.add_argument("--samples", type=int, default=64, help="draws of the bound on the test digits")
+    parser.add_argument("--weights", type=Path, help="safetensors file to keep the weights in")
     parser.add_argument("--pilot", action="store_true", help="validation digits only, nothing is kept")
     chosen = parser.parse_args()
     torch.set_num_threads(1)
@@ -53,6 +55,8 @@ def main() -> None:
     )
     settings = {key: float(value) if "." in value else int(value) for key, value in pairs(chosen.model)}
     model, seconds, history = fitted(digits, settings, fit)
+    if chosen.weights:
+        save_file(model.state_dict(), chosen.weights)
     figures: dict[str, Any] = {
         "parameters": sum(p.numel() for p in model.parameters()),
         "training_cpu_seconds": round(seconds),
@@ -87,11 +91,16 @@ def fitted(
     model = catalog.build_model("vae", SPACE, settings)
     start = time.process_time()
 
-    def watch(step: int, done: float) -> None:
-        if step % 200 == 0:
-            print(f"{done:.3f} {time.process_time() - start:.0f} CPU-s", flush=True)
+    class Told(Replicas):
+        """Says how it goes."""
 
-    progress = Fit(model, digits["train"], digits["val"], fit, on_step=watch).run()
+        def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
+            print(
+                f"{progress:.3f}: {metrics['validation_loss']:.2f} nats, {time.process_time() - start:.0f} CPU-s",
+                flush=True,
+            )
+
+    progress = Fit(model, digits["train"], digits["val"], fit, Told()).run()
     return model, time.process_time() - start, progress.history
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from genai_core.spaces import Grid
 COARSEST = 8  # pixels of the longer side where the convolutions end
 WIDEST = 4  # times the channels at half the resolution
 PHASES = 4  # pixels of a 2 x 2 block
+SLOPE = 0.1
 
 
 class Scales:
@@ -53,7 +55,7 @@ class ResidualBlock(nn.Module):
         nn.init.zeros_(self.outer.weight)
 
     def forward(self, x: Tensor) -> Tensor:
-        return x + self.outer(F.gelu(self.inner(F.gelu(x))))
+        return x + self.outer(rectified(self.inner(rectified(x))))
 
 
 class PictureEncoder(nn.Module):
@@ -65,9 +67,7 @@ class PictureEncoder(nn.Module):
         self.scales = scales = Scales(space, settings.channels)
         widths = scales.channels
         self.first = nn.Conv2d(PHASES * space.channels, widths[0], 3, padding=1)
-        self.down = nn.ModuleList(
-            nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in zip(widths, widths[1:], strict=False)
-        )
+        self.down = nn.ModuleList(nn.Conv2d(a, b, 4, stride=2, padding=1) for a, b in pairwise(widths))
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
         self.last = nn.Linear(scales.flat, settings.hidden)
         self.of_label = nn.Embedding(space.classes, settings.hidden) if space.classes else None
@@ -77,9 +77,9 @@ class PictureEncoder(nn.Module):
         h = F.pixel_unshuffle(self.scales.pad(scaled(levels, self.space)), 2)
         h = self.blocks[0](self.first(_by_pixel(h)))
         for halve, block in zip(self.down, self.blocks[1:], strict=True):
-            h = block(halve(F.gelu(h)))
-        h = self.last(F.gelu(h).flatten(1))
-        return F.gelu(h if self.of_label is None else h + self.of_label(labels))
+            h = block(halve(rectified(h)))
+        h = self.last(rectified(h).flatten(1))
+        return rectified(h if self.of_label is None else h + self.of_label(labels))
 
 
 class PictureObservation(Observation):
@@ -100,9 +100,9 @@ class PictureObservation(Observation):
         self.of_label = nn.Embedding(space.classes, hidden) if space.classes else None
         self.first = nn.Linear(hidden, scales.flat)
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in widths)
-        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in zip(widths, widths[1:], strict=False))
+        self.up = nn.ModuleList(nn.Conv2d(a, 4 * b, 1) for a, b in pairwise(widths))
         self.centre = nn.Parameter(torch.zeros(space.channels, scales.height, scales.width))
-        width = PHASES * settings.channels // 2
+        width = PHASES * settings.channels
         self.from_features = nn.Conv2d(widths[-1], width, 1)
         drawn = nn.Conv2d(PHASES * space.channels, width, 5, padding=2, bias=False)
         self.from_drawn = drawn if settings.parts > 1 else None
@@ -148,8 +148,8 @@ class PictureObservation(Observation):
         f = self.first(h).view(len(h), -1, *self.scales.coarsest)
         f = self.blocks[0](_by_pixel(f))
         for double, block in zip(self.up, self.blocks[1:], strict=True):
-            f = block(F.pixel_shuffle(double(F.gelu(f)), 2))
-        return F.gelu(f)
+            f = block(F.pixel_shuffle(double(rectified(f)), 2))
+        return rectified(f)
 
     def _levels_given(self, features: Tensor, drawn: Tensor) -> Tensor:
         """(batch, count, phases, height / 2, width / 2) given what is drawn, (batch, channels x phases, ...)."""
@@ -157,8 +157,8 @@ class PictureObservation(Observation):
         if self.from_drawn is not None:
             kernel = self.from_drawn.weight * self.mask
             h = h + F.conv2d(_by_pixel(drawn), kernel, padding=self.from_drawn.padding)
-        h = F.gelu(h)
-        h = F.gelu(h + self.inner(h))
+        h = rectified(h)
+        h = rectified(h + self.inner(h))
         return self.head(h).unflatten(1, (PHASES, -1)).transpose(1, 2)
 
     @staticmethod
@@ -169,6 +169,11 @@ class PictureObservation(Observation):
     def _picture(self, blocks: Tensor) -> Tensor:
         """The inverse of `_blocks`, without the padding."""
         return F.pixel_shuffle(blocks.flatten(1, 2), 2)[:, :, : self.space.height, : self.space.width]
+
+
+def rectified(x: Tensor) -> Tensor:
+    """A sixth of what GELU costs on a CPU, forwards and backwards."""
+    return F.leaky_relu(x, SLOPE)
 
 
 def _by_pixel(x: Tensor) -> Tensor:
