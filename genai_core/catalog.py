@@ -12,8 +12,14 @@ from typing import Any
 from genai_core.errors import MissingCapability
 
 MODELS = ("autoregressive", "gan", "vae")
-MODALITIES = ("tabular",)
-SCORES = ("discriminator", "negative_log_likelihood", "reconstruction")
+MODALITIES = ("tabular", "text")
+SCORES = (
+    "discriminator",
+    "maximum_surprise",
+    "mean_surprise",
+    "negative_log_likelihood",
+    "reconstruction",
+)
 
 
 @dataclass(frozen=True)
@@ -28,8 +34,9 @@ class Family:
 
 
 NLL = "negative_log_likelihood"
+SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
 FAMILIES = {
-    "autoregressive": Family(("log_prob", "samples"), "exact", {"tabular": (NLL,)}),
+    "autoregressive": Family(("log_prob", "samples"), "exact", {"tabular": (NLL,), "text": SURPRISE}),
     "gan": Family(("discriminates", "samples"), None, {"tabular": ("discriminator",)}),
     "vae": Family(("log_prob", "reconstructs", "samples"), "lower", {"tabular": (NLL, "reconstruction")}),
 }
