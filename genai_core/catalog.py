@@ -12,8 +12,9 @@ from typing import Any
 from genai_core.errors import MissingCapability
 
 MODELS = ("autoregressive", "gan", "vae")
-MODALITIES = ("tabular", "text")
+MODALITIES = ("image", "tabular", "text")
 SCORES = (
+    "complexity",
     "discriminator",
     "maximum_surprise",
     "mean_surprise",
@@ -36,9 +37,17 @@ class Family:
 NLL = "negative_log_likelihood"
 SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
 FAMILIES = {
-    "autoregressive": Family(("log_prob", "samples"), "exact", {"tabular": (NLL,), "text": SURPRISE}),
-    "gan": Family(("discriminates", "samples"), None, {"tabular": ("discriminator",)}),
-    "vae": Family(("log_prob", "reconstructs", "samples"), "lower", {"tabular": (NLL, "reconstruction")}),
+    "autoregressive": Family(
+        ("log_prob", "samples"), "exact", {"image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE}
+    ),
+    "gan": Family(
+        ("discriminates", "samples"), None, {"image": ("discriminator",), "tabular": ("discriminator",)}
+    ),
+    "vae": Family(
+        ("log_prob", "reconstructs", "samples"),
+        "lower",
+        {"image": ("reconstruction", "complexity", NLL), "tabular": (NLL, "reconstruction")},
+    ),
 }
 
 

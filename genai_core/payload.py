@@ -65,7 +65,7 @@ class Classes:
         """Collect the values of all columns, sorted. Raises InvalidData for more than MAX_LABELS of them."""
         seen = pa.nulls(0, _plain_type(field.type))
         for column in columns:
-            seen = pc.unique(pa.concat_arrays([seen, pc.drop_null(_plain(column))]))
+            seen = pc.unique(pa.concat_arrays([seen, pc.drop_null(whole_array(column))]))
             if len(seen) > MAX_LABELS:
                 raise InvalidData(f"label {field.name!r} has more than {MAX_LABELS} values; it is no class")
         if not len(seen):
@@ -78,7 +78,7 @@ class Classes:
 
     def codes(self, column: pa.Array | pa.ChunkedArray) -> np.ndarray:
         """int64 (rows,); -1 for missing and unknown values."""
-        found = pc.index_in(_plain(column).cast(self.values.type), value_set=self.values)
+        found = pc.index_in(whole_array(column).cast(self.values.type), value_set=self.values)
         return pc.fill_null(found, -1).to_numpy(zero_copy_only=False).astype(np.int64)
 
     def decode(self, codes: np.ndarray) -> pa.Array:
@@ -107,7 +107,8 @@ def _plain_type(kind: pa.DataType) -> pa.DataType:
     return kind.value_type if pa.types.is_dictionary(kind) else kind
 
 
-def _plain(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+def whole_array(column: pa.Array | pa.ChunkedArray) -> pa.Array:
+    """A column as one array, of plain values where they were in a dictionary."""
     array = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
     if isinstance(array, pa.ChunkedArray):
         array = pa.concat_arrays(array.chunks) if array.num_chunks else pa.nulls(0, array.type)
