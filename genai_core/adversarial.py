@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+
+if TYPE_CHECKING:  # its package needs this module
+    from genai_core.networks.adversaries import Critic
 
 
 def relativistic_discriminator_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -23,8 +28,23 @@ def gradient_penalty(logits: Tensor, inputs: Tensor) -> Tensor:
     return gradient.square().flatten(1).sum(1).mean()
 
 
+def least_squares(judged: Tensor, wanted: float) -> Tensor:
+    """Mean squared distance of what a discriminator says, of any shape, from what it should say (Mao et al. 2017)."""
+    return (judged - wanted).square().mean()
+
+
+def binary_discriminator_loss(real: Tensor, made: Tensor) -> Tensor:
+    """Cross-entropy of "real" and "made", logits (batch,) each (Goodfellow et al. 2014)."""
+    return F.softplus(-real).mean() + F.softplus(made).mean()
+
+
+def non_saturating_generator_loss(made: Tensor) -> Tensor:
+    """Cross-entropy of calling made records real: steep where the discriminator wins (Goodfellow et al. 2014)."""
+    return F.softplus(-made).mean()
+
+
 def critic_loss(
-    critic: nn.Module, real: Tensor, made: Tensor, labels: Tensor | None, loss: str, gamma: float
+    critic: Critic, real: Tensor, made: Tensor, labels: Tensor | None, loss: str, gamma: float
 ) -> Tensor:
     """What a critic minimises; real, made: dense records of equal shape, made without gradient."""
     if loss == "wasserstein":
@@ -33,10 +53,23 @@ def critic_loss(
             - critic(real, labels).mean()
             + gamma * interpolated_penalty(critic, real, made, labels)
         )
-    real, made = real.detach().requires_grad_(True), made.detach().requires_grad_(True)
-    logit_real, logit_made = critic(real, labels), critic(made, labels)
-    penalty = gradient_penalty(logit_real, real) + gradient_penalty(logit_made, made)
-    return relativistic_discriminator_loss(logit_real, logit_made) + 0.5 * gamma * penalty
+    logit_real, penalty_real = penalised_logits(critic, real, labels)
+    logit_made, penalty_made = penalised_logits(critic, made, labels)
+    return relativistic_discriminator_loss(logit_real, logit_made) + 0.5 * gamma * (
+        penalty_real + penalty_made
+    )
+
+
+def penalised_logits(critic: Critic, dense: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Logits of all records, and the gradient penalty of the share of them that the critic asks for."""
+    rows = -(-int(len(dense) * critic.penalised) // critic.pac) * critic.pac
+    logits, penalty = [], dense.new_zeros(())
+    for first, last, with_penalty in ((0, rows, True), (rows, len(dense), False)):
+        if first < last:
+            part = dense[first:last].detach().requires_grad_(with_penalty)
+            logits.append(critic(part, None if labels is None else labels[first:last]))
+            penalty = gradient_penalty(logits[-1], part) if with_penalty else penalty
+    return torch.cat(logits), penalty
 
 
 def generator_loss(critic: nn.Module, real: Tensor, made: Tensor, labels: Tensor | None, loss: str) -> Tensor:

@@ -174,14 +174,14 @@ class Fit:
         s = self.settings
         torch.manual_seed(seed_of(s.seed, "step", step, self.replicas.rank))
         x = self._tensor(self.train[self._rows(step)])
-        rate = self.peak * schedule(self.progress.done)
+        rate = self.peak * (1.0 if self.model.constant_rate else schedule(self.progress.done))
         self.model.train()
         self.model.done = self.progress.done
         losses = {}
-        for phase, optimiser in self.optimisers.items():
+        for phase in self.model.phases:
             loss = self.model(x, phase)
             gradients = torch.autograd.grad(loss, self.trained[phase], allow_unused=True)
-            self._descend(phase, optimiser, gradients, rate, step)
+            self._descend(phase, self.optimisers[phase], gradients, rate, step)
             losses[phase] = loss.detach()
         self._average_weights(step)
         self.losses = losses

@@ -30,13 +30,12 @@ EXACT, LOWER = "exact", "lower"
 class Model(nn.Module, ABC):
     """What the training loop needs."""
 
-    phases: ClassVar[tuple[str, ...]] = (
-        "fit",
-    )  # run in this order at every step, each with its own optimiser
+    phases: tuple[str, ...] = ("fit",)  # run in this order at every step; equal names share an optimiser
     learning_rate: float
+    constant_rate: ClassVar[bool] = False  # True: no warm-up, no decay of the learning rate
     weight_decay: float = 0.01
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
-    ema: ClassVar[float | None] = None  # decay of the averaged weights; None: as FitSettings says
+    ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
     done: float = 0.0  # share of the schedule that is over; the loop sets it before every step
 
     def __init__(self, space: Space) -> None:

@@ -6,78 +6,46 @@ et al. 2017); packed critic, averaged generator.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
-import torch
 from torch import Tensor
 
 from genai_core import networks
-from genai_core.adversarial import (
-    critic_loss,
-    generator_loss,
-)
+from genai_core.adversarial import critic_loss, generator_loss
 from genai_core.hyperparameters import Gan as Settings
-from genai_core.model import Condition, Discriminates, Model, Samples
-from genai_core.networks.adversaries import Critic, Generator
-from genai_core.networks.labels import Labels
+from genai_core.model import Discriminates, Samples
 from genai_core.spaces import Space
+from genai_core.two_players import TwoPlayers
 
-VALIDATION_ROWS = 2048
+WASSERSTEIN_STEPS = 5  # of the critic for one of the generator, as published
 
 
-class Gan(Model, Samples, Discriminates):
+class Gan(TwoPlayers, Samples, Discriminates):
     """Samples; its discriminator tells made from real, which is not a density."""
 
-    phases = ("discriminator", "generator")
-    learning_rate = 1e-3
-    weight_decay = 0.0
     betas = (0.0, 0.99)
 
     def __init__(self, space: Space, settings: Settings | None = None) -> None:
-        super().__init__(space)
-        self.settings = s = settings or Settings()
-        self.labels = Labels(getattr(space, "classes", 0))
-        self.generator: Generator
-        self.critic: Critic
-        self.generator, self.critic = networks.players(space, s)
-
-    def initialise(self, x: Tensor) -> None:
-        self.labels.initialise(x)
-        self.generator.initialise(x)
-
-    def parameters_of(self, phase: str) -> list[dict]:
-        player = self.critic if phase == "discriminator" else self.generator
-        return [{"params": list(player.parameters())}]
+        s = settings or Settings()
+        generator, critic = networks.players(space, s)
+        super().__init__(space, generator, critic, s.latent)
+        self.settings = s
+        self.learning_rate, self.ema = generator.learning_rate, generator.ema
+        steps = s.critic_steps or (WASSERSTEIN_STEPS if s.loss == "wasserstein" else 1)
+        self.phases = ("discriminator",) * steps + ("generator",)
 
     def forward(self, x: Tensor, phase: str) -> Tensor:
-        x = x[: len(x) // self.critic.pac * self.critic.pac]
-        labels, _ = self.labels.split(x)
-        z = torch.randn(len(x), self.settings.latent, device=x.device)
-        real = self.generator.dense(x)
+        real, made, labels = self.deal(x, phase)
         if phase == "generator":
-            return generator_loss(self.critic, real, self.generator(z, labels), labels, self.settings.loss)
-        with torch.no_grad():
-            made = self.generator(z, labels)
-        return critic_loss(self.critic, real, made, labels, self.settings.loss, self.settings.gamma)
+            return generator_loss(self.critic, real, made, labels, self.settings.loss)
+        return critic_loss(self.critic, real, made, labels, self.settings.loss, self._gamma())
 
-    @torch.no_grad()
-    def validation_loss(self, x: Tensor) -> float:
-        """Kernel distance between held-out and made records: there is no likelihood to go by."""
-        x = x[:VALIDATION_ROWS]
-        made = self.sample(len(x), torch.Generator().manual_seed(0)).to(x.device)
-        return self.generator.distance(x, made)
-
-    def discriminate(self, x: Tensor) -> Tensor:
-        labels, _ = self.labels.split(x)
-        pac = self.critic.pac
-        each = None if labels is None else labels.repeat_interleave(pac, 0)
-        return self.critic(self.generator.dense(x).repeat_interleave(pac, 0), each)
-
-    @torch.no_grad()
-    def sample(self, rows: int, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:
-        labels = self.labels.draw(rows, generator, conditions)
-        z = torch.randn(rows, self.settings.latent, generator=generator)
-        return self.generator.draw(z, labels, generator)
+    def _gamma(self) -> float:
+        """Weight of the penalties: strong at first, for stability, then annealed along a cosine (Huang et al. 2024)."""
+        if self.settings.loss == "wasserstein":
+            return self.settings.gamma
+        final = self.critic.final_gamma
+        return self.settings.gamma * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * self.done)))
 
 
 MODEL = Gan

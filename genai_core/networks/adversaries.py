@@ -11,6 +11,9 @@ from torch import Tensor, nn
 class Generator(nn.Module, ABC):
     """Noise (and labels) -> made records, in the dense form that critics read: one-hot tables, pictures in -1 .. 1."""
 
+    learning_rate: float = 1e-3
+    ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
+
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
         """Dense made records with gradients, from z (batch, latent) and labels (batch,) or None."""
@@ -35,6 +38,8 @@ class Critic(nn.Module, ABC):
     """Dense records -> logits, higher for what looks real."""
 
     pac: int = 1  # records that are judged together (Lin et al. 2018)
+    penalised: float = 1.0  # share of a batch whose gradients the penalties of a relativistic game look at
+    final_gamma: float = 1.0  # what is left of the penalties' weight at the end of the fit
 
     @abstractmethod
     def forward(self, dense: Tensor, labels: Tensor | None) -> Tensor:
