@@ -1,0 +1,50 @@
+"""Formats in which a file is a row: its name below the source's root, its bytes, the folder it lies in as its label."""
+
+from __future__ import annotations
+
+import posixpath
+from collections.abc import Iterator, Sequence
+from typing import ClassVar
+
+import pyarrow as pa
+
+from pipelines.sources.files import relative
+from pipelines.sources.reader import Head, Reader
+
+FILE, LABEL = "file", "label"
+
+
+class WholeFileReader(Reader):
+    """One row a file: `file`, the payload column, and `label`, the name of the folder that the file lies in.
+
+    A file at the root has no label, nor has one in a Hive-style folder (`digit=7/`), whose key is a column of its own.
+    What the bytes hold is the codec's affair: a damaged file is a row that the codec finds a fault with.
+    """
+
+    payload: ClassVar[str]
+    divisible = False
+
+    def head(self, path: str) -> Head:
+        columns = [
+            pa.field(FILE, pa.string()),
+            pa.field(self.payload, pa.large_binary()),
+            pa.field(LABEL, pa.string()),
+        ]
+        return Head(pa.schema(columns), (1,))
+
+    def decode(
+        self, path: str, columns: Sequence[str], start: int, stop: int, batch_rows: int
+    ) -> Iterator[tuple[int, pa.RecordBatch]]:
+        del start, stop, batch_rows  # one row
+        row = {name: self._value(name, path) for name in columns}
+        fields = [self.head(path).schema.field(name) for name in columns]
+        yield 0, pa.RecordBatch.from_struct_array(pa.array([row], pa.struct(fields)))
+
+    def _value(self, name: str, path: str) -> str | bytes | None:
+        if name == FILE:
+            return relative(path, self.root)
+        if name == LABEL:
+            folder = posixpath.basename(posixpath.dirname(relative(path, self.root)))
+            return folder if folder and "=" not in folder else None
+        with self.filesystem.open_input_file(path) as file:
+            return file.read()
