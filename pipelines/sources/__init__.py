@@ -7,29 +7,40 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipelines.sources.audio import AudioSource
 from pipelines.sources.csv import CsvSource
 from pipelines.sources.files import Fragment, Piece
+from pipelines.sources.images import ImagesSource
+from pipelines.sources.jsonl import JsonlSource
 from pipelines.sources.parquet import ParquetSource
 from pipelines.sources.reader import Reader
 from pipelines.sources.source import Source
+from pipelines.sources.text import TextSource
 
-SOURCES = ("csv", "parquet")
-SourceSettings = Annotated[CsvSource | ParquetSource, Field(discriminator="kind")]
+SOURCES = ("audio", "csv", "images", "jsonl", "parquet", "text")
+SourceSettings = Annotated[
+    AudioSource | CsvSource | ImagesSource | JsonlSource | ParquetSource | TextSource,
+    Field(discriminator="kind"),
+]
 
 __all__ = [
     "SOURCES",
+    "AudioSource",
     "CsvSource",
     "Fragment",
+    "ImagesSource",
+    "JsonlSource",
     "ParquetSource",
     "Piece",
     "Reader",
     "Source",
     "SourceSettings",
+    "TextSource",
     "open_source",
 ]
 
 
-def open_source(settings: CsvSource | ParquetSource) -> Source:
+def open_source(settings: SourceSettings) -> Source:
     """List the files, read their heads, agree on one schema; InvalidData or InvalidInput says what is wrong."""
     module = import_module(f"pipelines.sources.{settings.kind}")
     return Source(settings, module.READER)

@@ -18,7 +18,8 @@ BLOCK_BYTES = 1 << 24
 STORABLE = {pa.timestamp("s"): pa.timestamp("ms"), pa.time32("s"): pa.time32("ms")}
 
 
-def _arrow_types(types: dict[str, str]) -> dict[str, str]:
+def arrow_types(types: dict[str, str]) -> dict[str, str]:
+    """The same; ValueError names what is no Arrow type."""
     for column, name in types.items():
         try:
             pa.type_for_alias(name)
@@ -37,7 +38,7 @@ class CsvSource(FileSettings):
     delimiter: str = Field(",", min_length=1, max_length=1)
     quote: str = Field('"', min_length=1, max_length=1)
     encoding: str = "utf8"
-    types: Annotated[dict[str, str], AfterValidator(_arrow_types)] = Field(
+    types: Annotated[dict[str, str], AfterValidator(arrow_types)] = Field(
         default_factory=dict,
         description="Arrow types of columns that would be guessed wrong, such as {zip: string}",
     )
@@ -68,7 +69,7 @@ class CsvReader(Reader):
         offset = 0
         with self._open(path, types, columns) as reader:
             for block in reader:
-                for batch in _sliced(block, batch_rows):
+                for batch in sliced(block, batch_rows):
                     yield offset, batch
                     offset += batch.num_rows
 
@@ -105,7 +106,8 @@ class CsvReader(Reader):
             ) from error
 
 
-def _sliced(block: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+def sliced(block: pa.RecordBatch, rows: int) -> Iterator[pa.RecordBatch]:
+    """A block in batches of at most so many rows."""
     for start in range(0, block.num_rows, rows):
         yield block.slice(start, rows)
 
