@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+from genai_core.keras_text import keras_json
 
 
 class Settings(BaseModel):
@@ -60,6 +62,7 @@ class Vae(Settings):
 
 KerasNetwork = Annotated[
     str | None,
+    BeforeValidator(keras_json),
     Field(description="network defined in Keras 3: its JSON (model.to_json()), or the path of a .json file"),
 ]
 
@@ -108,6 +111,11 @@ class Cyclegan(Settings):
     cycle: float = Field(10.0, ge=0, le=1000, description="weight of the cycle loss")
     identity: float = Field(5.0, ge=0, le=1000, description="weight of the identity loss")
     pool: int = Field(50, ge=0, le=10_000, description="made pictures replayed to the discriminators")
+    generator: KerasNetwork = None
+    discriminator: KerasNetwork = None
+    placement: bool = Field(
+        False, description="generators may also move, enlarge and slant a picture as a whole (not as published)"
+    )
 
 
 ModelSettings = Annotated[Autoregressive | Cyclegan | Dcgan | Gan | Vae, Field(discriminator="kind")]
