@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import IO, NamedTuple
 
@@ -24,6 +24,7 @@ ROWS_PER_FILE = (
     2**40
 )  # rows are numbered by file and place in it: the split is the same for any number of workers
 ROWS_PER_PIECE = 2**16
+ENTRIES_TOGETHER = 8_000_000
 
 
 class Encoded(NamedTuple):
@@ -58,14 +59,12 @@ def encode_source(
     files: dict[str, IO[bytes]] = {name: path.open("wb") for name, path in paths.items()}
     rows, skipped = 0, Counter[str]()
     try:
-        for number, piece in share:
-            for batch, places in reader.stream(piece, codec.schema.names):
-                records = codec.encode(pa.Table.from_batches([batch]))
-                fine = records.readable()
-                skipped.update(reason.partition(":")[0] for reason in records.faults.values())
-                numbers = number * ROWS_PER_FILE + places[fine]
-                _write(records.rows(fine), split(numbers, settings, certain=rows == 0), files)
-                rows += len(numbers)
+        for table, numbers in _numbered(codec, reader, share):
+            records = codec.encode(table)
+            fine = records.readable()
+            skipped.update(reason.partition(":")[0] for reason in records.faults.values())
+            _write(records.rows(fine), split(numbers[fine], settings, certain=rows == 0), files)
+            rows += int(fine.sum())
     finally:
         for file in files.values():
             file.close()
@@ -80,6 +79,24 @@ def encode_source(
         _mapped(paths["held_out"], kind, entries), _mapped(paths["measure"], np.float32, fields)
     )
     return Encoded(_mapped(paths["train"], kind, entries), held_out, dict(skipped))
+
+
+def _numbered(
+    codec: Codec, reader: Reader, share: Sequence[tuple[int, Piece]]
+) -> Iterator[tuple[pa.Table, np.ndarray]]:
+    """Rows with their numbers over all files, some together where files are short: a picture's has one row."""
+    together = int(np.clip(ENTRIES_TOGETHER // codec.space.entries, 64, ROWS_PER_PIECE))
+    batches: list[pa.RecordBatch] = []
+    numbers: list[np.ndarray] = []
+    for number, piece in share:
+        for batch, places in reader.stream(piece, codec.schema.names, together):
+            batches.append(batch)
+            numbers.append(number * ROWS_PER_FILE + places)
+            if sum(map(len, numbers)) >= together:
+                yield pa.Table.from_batches(batches), np.concatenate(numbers)
+                batches, numbers = [], []
+    if batches:
+        yield pa.Table.from_batches(batches), np.concatenate(numbers)
 
 
 def _reasons(skipped: Counter[str]) -> str:
