@@ -36,21 +36,23 @@ def rows_together(entries: int) -> int:
 def chunks(reader: Reader, shard: Shard, columns: Sequence[str], together: int) -> Iterator[Chunk]:
     """The rows of a shard's pieces that pass the filter, about `together` at a time."""
     parts: list[tuple[str, pa.RecordBatch, np.ndarray]] = []
+    waiting = 0
     for piece in shard.pieces:
         for batch, rows in reader.stream(piece, columns, together):
             parts.append((piece.path, batch, rows))
-            if sum(len(numbers) for _, _, numbers in parts) >= together:
+            waiting += len(rows)
+            if waiting >= together:
                 yield _joined(parts)
-                parts = []
+                parts, waiting = [], 0
     if parts:
         yield _joined(parts)
 
 
 def _joined(parts: Sequence[tuple[str, pa.RecordBatch, np.ndarray]]) -> Chunk:
-    paths = list(dict.fromkeys(path for path, _, _ in parts))
-    codes = np.concatenate([np.full(len(rows), paths.index(path), np.int32) for path, _, rows in parts])
+    paths = {path: number for number, path in enumerate(dict.fromkeys(path for path, _, _ in parts))}
+    codes = np.concatenate([np.full(len(rows), paths[path], np.int32) for path, _, rows in parts])
     table = pa.Table.from_batches([batch for _, batch, _ in parts]).unify_dictionaries().combine_chunks()
-    files = pa.DictionaryArray.from_arrays(codes, pa.array(paths, pa.string()))
+    files = pa.DictionaryArray.from_arrays(codes, pa.array(list(paths), pa.string()))
     return Chunk(table, files, np.concatenate([rows for _, _, rows in parts]))
 
 

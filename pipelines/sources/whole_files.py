@@ -7,8 +7,10 @@ from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipelines.sources.files import relative
+from pipelines import filters, storage
+from pipelines.sources.files import key_value, relative
 from pipelines.sources.reader import Head, Reader
 
 FILE, LABEL = "file", "label"
@@ -36,15 +38,27 @@ class WholeFileReader(Reader):
         self, path: str, columns: Sequence[str], start: int, stop: int, batch_rows: int
     ) -> Iterator[tuple[int, pa.RecordBatch]]:
         del start, stop, batch_rows  # one row
-        row = {name: self._value(name, path) for name in columns}
+        row = {name: self._value(name, relative(path, self.root)) for name in columns}
         fields = [self.head(path).schema.field(name) for name in columns]
         yield 0, pa.RecordBatch.from_struct_array(pa.array([row], pa.struct(fields)))
 
+    def live_groups(self, path: str, condition: pc.Expression) -> Sequence[int] | None:
+        """A filter of names and folders is asked before the file is read."""
+        if self.payload in filters.columns_of(self.settings.filter or "", self.full_schema):
+            return None
+        arrays = [
+            pa.repeat(key_value(path, field), 1)
+            if field.name in self.partitions
+            else pa.array([None if field.name == self.payload else self._value(field.name, path)], field.type)
+            for field in self.full_schema
+        ]
+        row = pa.RecordBatch.from_arrays(arrays, schema=self.full_schema)
+        return [0] if row.filter(condition).num_rows else []
+
     def _value(self, name: str, path: str) -> str | bytes | None:
         if name == FILE:
-            return relative(path, self.root)
+            return path
         if name == LABEL:
-            folder = posixpath.basename(posixpath.dirname(relative(path, self.root)))
+            folder = posixpath.basename(posixpath.dirname(path))
             return folder if folder and "=" not in folder else None
-        with self.filesystem.open_input_file(path) as file:
-            return file.read()
+        return storage.read_bytes(self.filesystem, self.absolute(path))
