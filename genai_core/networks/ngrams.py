@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 LONGEST = (
-    7  # tokens of an n-gram; Tiny Shakespeare, held-out nats per character: 6: 1.546, 7: 1.531, 8: 1.530
+    7  # tokens of an n-gram; held-out nats per character of Tiny Shakespeare: 6: 1.546, 7: 1.531, 8: 1.530
 )
 BLOCKS = 16
 OCCURRENCES = 2**21  # counted at most

@@ -52,10 +52,8 @@ class CausalTransformer(CausalNetwork):
         self.dropout = nn.Dropout(dropout)
         layers = settings.layers or LAYERS
         self.blocks = nn.ModuleList(Block(width, self.heads, dropout) for _ in range(layers))
-        self.head, self.bias = (
-            Linear(width, space.vocabulary, 1e-2),
-            nn.Parameter(torch.zeros(space.vocabulary)),
-        )
+        self.head = Linear(width, space.vocabulary, 1e-2)
+        self.bias = nn.Parameter(torch.zeros(space.vocabulary))
         self.ngrams = NGrams(space.vocabulary, space.end is None) if few else None
         if self.ngrams is not None:
             self.familiar = Linear(self.ngrams.order, width, 1e-2)
