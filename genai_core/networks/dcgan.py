@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.networks.keras_adapter import KerasCritic, KerasGenerator
 from genai_core.networks.picture_players import PictureCritic, PictureGenerator, Pyramid, on_canvas, pyramid
 from genai_core.spaces import Grid
 
@@ -17,14 +18,21 @@ SPREAD = 0.02  # standard deviation of the first weights
 
 
 def dcgan_players(space: Grid, settings: Any) -> tuple[PictureGenerator, PictureCritic]:
-    """Generator and discriminator."""
-    shape, sizes = space.shape, pyramid(space.height, space.width)
-    made = dcgan_generator(settings.latent + space.classes, space.channels, settings.channels, sizes)
-    judged = dcgan_discriminator(space.channels + space.classes, settings.channels, sizes)
-    return (
-        PictureGenerator(space, LabelledNoise(made, space.classes, shape[1:])),
-        PictureCritic(space, LabelledPictures(judged, space.classes)),
-    )
+    """Generator and discriminator; what the settings define in Keras instead of ours."""
+    s, sizes = settings, pyramid(space.height, space.width)
+    made: nn.Module
+    judged: nn.Module
+    if s.generator:
+        made = KerasGenerator(s.generator, space, s.latent)
+    else:
+        network = dcgan_generator(s.latent + space.classes, space.channels, s.channels, sizes)
+        made = LabelledNoise(network, space.classes, space.shape[1:])
+    if s.discriminator:
+        judged = KerasCritic(s.discriminator, space)
+    else:
+        network = dcgan_discriminator(space.channels + space.classes, s.channels, sizes)
+        judged = LabelledPictures(network, space.classes)
+    return PictureGenerator(space, made), PictureCritic(space, judged)
 
 
 def dcgan_generator(latent: int, channels: int, width: int, sizes: Pyramid) -> nn.Module:
