@@ -12,7 +12,7 @@ from typing import Any
 from genai_core.errors import MissingCapability
 
 MODELS = ("autoregressive", "gan", "vae")
-MODALITIES = ("image", "tabular", "text")
+MODALITIES = ("audio", "image", "tabular", "text")
 SCORES = (
     "complexity",
     "discriminator",
@@ -38,15 +38,23 @@ NLL = "negative_log_likelihood"
 SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
 FAMILIES = {
     "autoregressive": Family(
-        ("log_prob", "samples"), "exact", {"image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE}
+        ("log_prob", "samples"),
+        "exact",
+        {"audio": ("complexity", NLL), "image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE},
     ),
     "gan": Family(
-        ("discriminates", "samples"), None, {"image": ("discriminator",), "tabular": ("discriminator",)}
+        ("discriminates", "samples"),
+        None,
+        dict.fromkeys(("audio", "image", "tabular"), ("discriminator",)),
     ),
     "vae": Family(
         ("log_prob", "reconstructs", "samples"),
         "lower",
-        {"image": ("reconstruction", "complexity", NLL), "tabular": (NLL, "reconstruction")},
+        {
+            "audio": ("reconstruction", "complexity", NLL),
+            "image": ("reconstruction", "complexity", NLL),
+            "tabular": (NLL, "reconstruction"),
+        },
     ),
 }
 

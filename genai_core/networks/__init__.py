@@ -9,10 +9,14 @@ from functools import singledispatch
 from typing import Any
 
 from genai_core.networks.any_order import AnyOrderNetwork
+from genai_core.networks.dilated import DilatedNetwork
 from genai_core.networks.mlp import TokenEncoder
+from genai_core.networks.picture_autoencoder import PictureEncoder, PictureObservation
+from genai_core.networks.picture_players import picture_players
 from genai_core.networks.token_players import token_players
+from genai_core.networks.transformer import CausalTransformer
 from genai_core.observations import TokenObservation
-from genai_core.spaces import Tokens
+from genai_core.spaces import Grid, Sequence, Tokens
 
 
 def _unknown(space: object) -> Any:
@@ -43,7 +47,16 @@ def players(space: object, settings: Any) -> Any:
     return _unknown(space)
 
 
+def sequence_network(space: Sequence, settings: Any) -> Any:
+    """The causal network of a sequence: of samples dilated convolutions, of words a transformer."""
+    return DilatedNetwork(space, settings) if space.ordered else CausalTransformer(space, settings)
+
+
+causal.register(Sequence, sequence_network)
 causal.register(Tokens, AnyOrderNetwork)
+encoder.register(Grid, PictureEncoder)
 encoder.register(Tokens, TokenEncoder)
+decoder.register(Grid, PictureObservation)
 decoder.register(Tokens, TokenObservation)
+players.register(Grid, picture_players)
 players.register(Tokens, token_players)
