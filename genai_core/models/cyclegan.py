@@ -10,6 +10,7 @@ from genai_core.errors import InvalidData
 from genai_core.evaluation.frechet import kernel_distance
 from genai_core.hyperparameters import Cyclegan as Settings
 from genai_core.model import Discriminates, Model, Reconstructs, Translates
+from genai_core.networks.keras_adapter import KerasPatches, KerasTranslator
 from genai_core.networks.levels import scaled, whole
 from genai_core.networks.picture_features import PictureFeatures
 from genai_core.networks.picture_translation import PatchDiscriminator, TranslationGenerator
@@ -42,10 +43,8 @@ class Cyclegan(Model, Translates, Reconstructs, Discriminates):
         super().__init__(space)
         grid = _two_domains(space)
         self.settings = s = settings or Settings()
-        self.generators = nn.ModuleList(
-            TranslationGenerator(grid, s) for _ in DOMAINS
-        )  # by the domain they make
-        self.discriminators = nn.ModuleList(PatchDiscriminator(grid, s) for _ in DOMAINS)
+        self.generators = nn.ModuleList(_generator(grid, s) for _ in DOMAINS)  # by the domain they make
+        self.discriminators = nn.ModuleList(_discriminator(grid, s) for _ in DOMAINS)
         self.features = PictureFeatures(grid.channels)
         kind = torch.uint8 if grid.levels <= 256 else torch.int32
         self.register_buffer("pool", torch.zeros(len(DOMAINS), s.pool, grid.size, dtype=kind))
@@ -165,6 +164,18 @@ class Cyclegan(Model, Translates, Reconstructs, Discriminates):
         pictures = scaled(x[:, 1:], self.space)
         first, second = (judge(pictures).mean(1) for judge in self.discriminators)
         return torch.where(x[:, 0] == 0, first, second) - 0.5
+
+
+def _generator(space: Grid, settings: Settings) -> nn.Module:
+    """Ours, or the one that the settings define in Keras."""
+    text = settings.generator
+    return KerasTranslator(text, space) if text else TranslationGenerator(space, settings)
+
+
+def _discriminator(space: Grid, settings: Settings) -> nn.Module:
+    """Ours, or the one that the settings define in Keras."""
+    text = settings.discriminator
+    return KerasPatches(text, space) if text else PatchDiscriminator(space, settings)
 
 
 def _two_domains(space: Space) -> Grid:
