@@ -99,6 +99,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
         manifest = _finished(batch, sink)
         seconds = time.monotonic() - started
         _log_output(run, batch, manifest, seconds)
+        _log_overview(run, sink, manifest["summary"].get("overview"))
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
 
 
@@ -156,6 +157,12 @@ def _log_output(run: Run, batch: Batch, manifest: Mapping[str, Any], seconds: fl
     numbers = {k: v for k, v in manifest["summary"].items() if isinstance(v, int | float)}
     run.log_metrics(numbers)
     run.set_tags({"genai.output": path, "genai.manifest": manifest["hash"]})
+
+
+def _log_overview(run: Run, sink: Sink, name: str | None) -> None:
+    """The page that a person looks at first, when it lies on this machine."""
+    if name is not None and sink.filesystem.type_name == "local":
+        run.log_artifact(Path(sink.path(name)), name.lstrip("_"))
 
 
 def _result(batch: Batch, manifest: Mapping[str, Any], started: float, **facts: Any) -> dict[str, Any]:

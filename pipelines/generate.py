@@ -13,6 +13,7 @@ from genai_core.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
+from pipelines.overviews import of_rows
 from pipelines.plan import Shard, plan_generation
 from pipelines.shard_work import Produce, ShardWork
 from pipelines.tracking import resolve_model
@@ -92,6 +93,7 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
             "temperature": job.temperature,
             "top_p": job.top_p,
         },
+        summarise=of_rows(header.modality, header.schema.names[0]),
     )
     return run_batch(batch, context)
 

@@ -18,6 +18,7 @@ from pipelines.anomalies import Question, list_anomalies
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
+from pipelines.overviews import of_anomalies
 from pipelines.plan import plan_scoring
 from pipelines.scored_rows import Scorer, output_schema
 from pipelines.shard_work import Produce, ShardWork
@@ -96,7 +97,10 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
         options={"scores": names, "fdr": job.fdr, "top_k": top_k, "keep": job.keep},
         reader=source.reader,
         source=source_facts(job.source, source),
-        summarise=lambda sink, provenance: list_anomalies(sink, provenance, question),
+        summarise=lambda sink, provenance: (
+            list_anomalies(sink, provenance, question)
+            | of_anomalies(sink, header.modality, header.schema.names[0], names[0], source)
+        ),
     )
     return run_batch(batch, context)
 

@@ -21,6 +21,7 @@ from genai_core.errors import InvalidInput
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
+from pipelines.overviews import of_rows
 from pipelines.plan import Shard, plan_scoring
 from pipelines.shard_work import Produce, ShardWork
 from pipelines.source_rows import (
@@ -98,6 +99,7 @@ def run(job: TranslateJob, context: Context) -> dict[str, Any]:
         options={"to": job.to, "keep": job.keep},
         reader=source.reader,
         source=source_facts(job.source, source),
+        summarise=of_rows(header.modality, header.schema.names[0]),
     )
     return run_batch(batch, context)
 
