@@ -14,6 +14,7 @@ from genai_core.errors import MissingCapability
 MODELS = ("autoregressive", "gan", "vae")
 MODALITIES = ("audio", "image", "tabular", "text")
 SCORES = (
+    "cepstral_distance",
     "complexity",
     "discriminator",
     "maximum_surprise",
@@ -35,23 +36,24 @@ class Family:
 
 
 NLL = "negative_log_likelihood"
+CEPSTRA = "cepstral_distance"
 SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
 FAMILIES = {
     "autoregressive": Family(
         ("log_prob", "samples"),
         "exact",
-        {"audio": ("complexity", NLL), "image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE},
+        {"audio": (CEPSTRA, NLL), "image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE},
     ),
     "gan": Family(
         ("discriminates", "samples"),
         None,
-        dict.fromkeys(("audio", "image", "tabular"), ("discriminator",)),
+        {"audio": (CEPSTRA, "discriminator"), "image": ("discriminator",), "tabular": ("discriminator",)},
     ),
     "vae": Family(
         ("log_prob", "reconstructs", "samples"),
         "lower",
         {
-            "audio": ("reconstruction", "complexity", NLL),
+            "audio": (CEPSTRA, "reconstruction", "complexity", NLL),
             "image": ("reconstruction", "complexity", NLL),
             "tabular": (NLL, "reconstruction"),
         },

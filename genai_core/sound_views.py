@@ -17,8 +17,7 @@ if TYPE_CHECKING:  # checking a job file must not import torch
 MU = 255  # of the companding (ITU-T G.711, 1972)
 LEVELS = 256
 SILENCE = -100.0  # decibels, see `genai_core.spectrogram.FLOOR`
-RANGE = 70.0  # decibels below the loudest that are told apart
-QUIETEST = 0.02  # share of the bands and frames that may fall below the range
+RANGE = 80.0  # decibels below the loudest of all clips that are told apart
 CLIPS_TOGETHER = 64
 
 
@@ -170,26 +169,19 @@ def decibels(transform: LogMel, clips: np.ndarray) -> np.ndarray:
 
 
 class Loudness:
-    """How loud the bands of a stream of clips are: what a spectrogram's range is taken from."""
-
-    STEP = 0.25  # decibels
+    """The loudest band of a stream of clips: where a spectrogram's range ends."""
 
     def __init__(self, transform: LogMel) -> None:
         self.transform = transform
-        self.edges = np.arange(SILENCE + 0.5, 60, self.STEP)  # digital silence is left out
-        self.counts = np.zeros(len(self.edges) - 1, np.int64)
+        self.high = SILENCE
 
     def add(self, clips: np.ndarray) -> None:
         """Of clips (rows, samples)."""
-        self.counts += np.histogram(decibels(self.transform, clips), self.edges)[0]
+        self.high = max(self.high, float(decibels(self.transform, clips).max(initial=SILENCE)))
 
     def range(self) -> tuple[float, float]:
-        """(low, high) decibels; of silence alone some."""
-        if not self.counts.any():
-            return -RANGE, 0.0
-        high = float(self.edges[np.flatnonzero(self.counts)[-1] + 1])
-        share = self.counts.cumsum() / self.counts.sum()
-        return max(float(self.edges[np.searchsorted(share, QUIETEST)]), high - RANGE), high
+        """(low, high) decibels."""
+        return self.high - RANGE, self.high
 
 
 def from_state(state: dict[str, Any]) -> View:
