@@ -13,6 +13,7 @@ from genai_core.networks.dilated import DilatedNetwork
 from genai_core.networks.mlp import TokenEncoder
 from genai_core.networks.picture_autoencoder import PictureEncoder, PictureObservation
 from genai_core.networks.picture_players import picture_players
+from genai_core.networks.pixels import PixelNetwork
 from genai_core.networks.token_players import token_players
 from genai_core.networks.transformer import CausalTransformer
 from genai_core.observations import TokenObservation
@@ -52,6 +53,7 @@ def sequence_network(space: Sequence, settings: Any) -> Any:
     return DilatedNetwork(space, settings) if space.ordered else CausalTransformer(space, settings)
 
 
+causal.register(Grid, PixelNetwork)
 causal.register(Sequence, sequence_network)
 causal.register(Tokens, AnyOrderNetwork)
 encoder.register(Grid, PictureEncoder)
