@@ -132,7 +132,7 @@ Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
     "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version."
 )
 def genai() -> None:
-    """Generative models on tables: train, make synthetic rows, find anomalies.
+    """Generative models of tables, pictures, texts and sounds: train, make synthetic records, find anomalies.
 
     A job is a YAML file. It runs in this process, on a local Ray or on a cluster, and is tracked in MLflow.
     """
