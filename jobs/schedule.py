@@ -150,7 +150,7 @@ def _kubernetes(request: Request) -> str:
 def _raycronjob(request: Request) -> str:
     """A ray.io/v1 RayCronJob (KubeRay, an alpha feature): a cluster of its own for every slot.
 
-    It has no concurrency policy: a run that meets an unfinished one of the same slot is kept out by the sink.
+    It has no concurrency policy: leave more time between two runs than one takes.
     """
     entry = shlex.join(request.command(f"{PLACE}/job.yaml", "--cron", request.cron))
     pod = {"spec": {"containers": [_container(request, "ray")], "volumes": _volumes(request)}}
