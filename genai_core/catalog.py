@@ -47,7 +47,12 @@ FAMILIES = {
     "gan": Family(
         ("discriminates", "samples"),
         None,
-        {"audio": (CEPSTRA, "discriminator"), "image": ("discriminator",), "tabular": ("discriminator",)},
+        {
+            "audio": (CEPSTRA, "discriminator"),
+            "image": ("discriminator",),
+            "tabular": ("discriminator",),
+            "text": ("discriminator",),
+        },
     ),
     "vae": Family(
         ("log_prob", "reconstructs", "samples"),
@@ -56,6 +61,7 @@ FAMILIES = {
             "audio": (CEPSTRA, "reconstruction", "complexity", NLL),
             "image": ("reconstruction", "complexity", NLL),
             "tabular": (NLL, "reconstruction"),
+            "text": (NLL, "reconstruction"),
         },
     ),
 }

@@ -12,8 +12,6 @@ from genai_core.networks.adversaries import Critic, Generator
 from genai_core.networks.labels import Labels
 from genai_core.spaces import Space
 
-VALIDATION_ROWS = 2048
-
 
 class TwoPlayers(Model):
     """A model of a `Generator` and a `Critic`; a family adds `forward`, what each of them minimises."""
@@ -31,8 +29,9 @@ class TwoPlayers(Model):
         self.generator.initialise(x)
 
     def parameters_of(self, phase: str) -> list[dict]:
-        player = self.critic if phase == "discriminator" else self.generator
-        return [{"params": list(player.parameters())}]
+        if phase == "discriminator":
+            return [{"params": list(self.critic.parameters())}]
+        return [{"params": self.generator.parameters_of(phase)}]
 
     def deal(self, x: Tensor, phase: str) -> tuple[Tensor, Tensor, Tensor | None]:
         """Real and as many made records, dense, and the labels of both; whole packs, in random order.
@@ -50,7 +49,7 @@ class TwoPlayers(Model):
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> float:
         """The generator's distance between held-out and made records: there is no likelihood to go by."""
-        x = x[:VALIDATION_ROWS]
+        x = x[: self.generator.compared]
         made = self.sample(len(x), torch.Generator().manual_seed(0)).to(x.device)
         return self.generator.distance(x, made)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 
+import torch
 from torch import Tensor
 
 from genai_core import networks
@@ -32,13 +33,18 @@ class Gan(TwoPlayers, Samples, Discriminates):
         self.settings = s
         self.learning_rate, self.ema = generator.learning_rate, generator.ema
         steps = s.critic_steps or (WASSERSTEIN_STEPS if s.loss == "wasserstein" else 1)
-        self.phases = ("discriminator",) * steps + ("generator",)
+        own = () if generator.own_phase is None else (generator.own_phase,)
+        self.phases = (*own, *("discriminator",) * steps, "generator")
 
     def forward(self, x: Tensor, phase: str) -> Tensor:
-        real, made, labels = self.deal(x, phase)
-        if phase == "generator":
-            return generator_loss(self.critic, real, made, labels, self.settings.loss)
-        return critic_loss(self.critic, real, made, labels, self.settings.loss, self._gamma())
+        if phase == self.generator.own_phase:
+            return self.generator.own_loss(x)
+        s = self.settings
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+            real, made, labels = self.deal(x, phase)
+            if phase == "generator":
+                return generator_loss(self.critic, real, made, labels, s.loss)
+            return critic_loss(self.critic, real, made, labels, s.loss, self._gamma())
 
     def _gamma(self) -> float:
         """Weight of the penalties: strong at first, for stability, then annealed along a cosine (Huang et al. 2024)."""

@@ -14,6 +14,8 @@ from genai_core.networks.mlp import TokenEncoder
 from genai_core.networks.picture_autoencoder import PictureEncoder, PictureObservation
 from genai_core.networks.picture_players import picture_players
 from genai_core.networks.pixels import PixelNetwork
+from genai_core.networks.sequence_autoencoder import SequenceEncoder, SequenceObservation
+from genai_core.networks.sequence_players import sequence_players
 from genai_core.networks.token_players import token_players
 from genai_core.networks.transformer import CausalTransformer
 from genai_core.observations import TokenObservation
@@ -57,8 +59,11 @@ causal.register(Grid, PixelNetwork)
 causal.register(Sequence, sequence_network)
 causal.register(Tokens, AnyOrderNetwork)
 encoder.register(Grid, PictureEncoder)
+encoder.register(Sequence, SequenceEncoder)
 encoder.register(Tokens, TokenEncoder)
 decoder.register(Grid, PictureObservation)
+decoder.register(Sequence, SequenceObservation)
 decoder.register(Tokens, TokenObservation)
 players.register(Grid, picture_players)
+players.register(Sequence, sequence_players)
 players.register(Tokens, token_players)

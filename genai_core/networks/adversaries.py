@@ -13,6 +13,8 @@ class Generator(nn.Module, ABC):
 
     learning_rate: float = 1e-3
     ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
+    own_phase: str | None = None  # trained at every step before the game, with `own_loss`
+    compared: int = 2048  # records that `distance` is given in a validation, at most
 
     @abstractmethod
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
@@ -32,6 +34,14 @@ class Generator(nn.Module, ABC):
 
     def initialise(self, x: Tensor) -> None:
         """Set what a sample of the training data says before the first step."""
+
+    def own_loss(self, x: Tensor) -> Tensor:
+        """What `own_phase` minimises on records x (batch, entries)."""
+        raise NotImplementedError
+
+    def parameters_of(self, phase: str) -> list[nn.Parameter]:
+        """What `own_phase`, or the phase of the generator, trains."""
+        return list(self.parameters())
 
 
 class Critic(nn.Module, ABC):
