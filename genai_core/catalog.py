@@ -11,7 +11,7 @@ from typing import Any
 
 from genai_core.errors import MissingCapability
 
-MODELS = ("autoregressive", "gan", "vae")
+MODELS = ("autoregressive", "dcgan", "gan", "vae")
 MODALITIES = ("audio", "image", "tabular", "text")
 SCORES = (
     "cepstral_distance",
@@ -20,6 +20,7 @@ SCORES = (
     "maximum_surprise",
     "mean_surprise",
     "negative_log_likelihood",
+    "patch_memory",
     "reconstruction",
 )
 
@@ -37,19 +38,25 @@ class Family:
 
 NLL = "negative_log_likelihood"
 CEPSTRA = "cepstral_distance"
+PATCHES = "patch_memory"
 SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
 FAMILIES = {
     "autoregressive": Family(
         ("log_prob", "samples"),
         "exact",
-        {"audio": (CEPSTRA, NLL), "image": ("complexity", NLL), "tabular": (NLL,), "text": SURPRISE},
+        {"audio": (CEPSTRA, NLL), "image": ("complexity", PATCHES, NLL), "tabular": (NLL,), "text": SURPRISE},
+    ),
+    "dcgan": Family(
+        ("discriminates", "samples"),
+        None,
+        {"audio": (CEPSTRA, "discriminator"), "image": (PATCHES, "discriminator")},
     ),
     "gan": Family(
         ("discriminates", "samples"),
         None,
         {
             "audio": (CEPSTRA, "discriminator"),
-            "image": ("discriminator",),
+            "image": (PATCHES, "discriminator"),
             "tabular": ("discriminator",),
             "text": ("discriminator",),
         },
@@ -59,7 +66,7 @@ FAMILIES = {
         "lower",
         {
             "audio": (CEPSTRA, "reconstruction", "complexity", NLL),
-            "image": ("reconstruction", "complexity", NLL),
+            "image": (PATCHES, "reconstruction", "complexity", NLL),
             "tabular": (NLL, "reconstruction"),
             "text": (NLL, "reconstruction"),
         },

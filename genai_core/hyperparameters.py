@@ -88,6 +88,9 @@ class Gan(Settings):
     pac: int = Field(2, ge=1, le=64, description="records that the discriminator judges together")
     temperature: float = Field(0.5, gt=0, le=10, description="tables: of the straight-through Gumbel softmax")
     augment: bool = Field(True, description="pictures: differentiable augmentation of what the critic sees")
+    precision: Literal["float32", "bfloat16"] = Field(
+        "float32", description="of the layers in training; bfloat16 is faster where the processor has it"
+    )
     generator: KerasNetwork = None
     discriminator: KerasNetwork = None
 

@@ -69,11 +69,9 @@ def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
 def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Unbiased squared maximum mean discrepancy with the kernel (x.y / d + 1)^3 (KID: Binkowski et al. 2018).
 
-    a, b: features (rows, d), at least two rows each; each feature is first divided by its root mean square over both.
+    a, b: features (rows, d), at least two rows each, of about unit size or as the features' network gives them.
     """
     a, b = _features(a), _features(b)
-    scale = np.sqrt((np.square(a).mean(0) + np.square(b).mean(0)) / 2) + 1e-12
-    a, b = a / scale, b / scale
     within = sum((_kernels(x, x) - _with_itself(x)) / (len(x) * (len(x) - 1)) for x in (a, b))
     return float(within - 2 * _kernels(a, b) / (len(a) * len(b)))
 

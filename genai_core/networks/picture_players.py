@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from genai_core.augmentation import COLOUR_POLICY, GREY_POLICY, augment
 from genai_core.evaluation.frechet import kernel_distance
 from genai_core.networks.adversaries import Critic, Generator
+from genai_core.networks.keras_adapter import KerasCritic, KerasGenerator
 from genai_core.networks.picture_features import PictureFeatures
 from genai_core.spaces import Grid
 
@@ -55,7 +56,7 @@ class PictureGenerator(Generator):
         self.features = PictureFeatures(space.channels)
 
     def forward(self, z: Tensor, labels: Tensor | None) -> Tensor:
-        return self.network(z, labels)
+        return self.network(z, labels).float()
 
     def draw(self, z: Tensor, labels: Tensor | None, generator: torch.Generator) -> Tensor:
         together = self.space.batches.draw
@@ -187,7 +188,8 @@ class ResidualCritic(nn.Module):
         self.blocks = nn.ModuleList(ResidualBlock(width) for width in [*sizes, sizes[-1]])
         self.changes = nn.ModuleList(convolution(before, after, 1) for before, after in pairwise(sizes))
         self.dense = nn.Linear(sizes[-1] * math.prod(self.pyramid.lowest), settings.hidden)
-        self.head = nn.Linear(settings.hidden, 1)
+        self.direction = nn.Parameter(torch.randn(settings.hidden) / settings.hidden**0.5)
+        self.bias = nn.Parameter(torch.zeros(()))
         self.embedding = nn.Embedding(self.classes * self.pac, settings.hidden) if self.classes else None
 
     def forward(self, pictures: Tensor, labels: Tensor | None) -> Tensor:
@@ -198,7 +200,8 @@ class ResidualCritic(nn.Module):
                 h = self.changes[level - 1](F.avg_pool2d(h, 2))
             h = block(h)
         h = F.leaky_relu(self.dense(F.leaky_relu(h, SLOPE).flatten(1)), SLOPE)
-        logits = self.head(h).squeeze(1)
+        # products, not layers, which keep the logits in full precision whatever the convolutions have
+        logits = (self.direction * h).sum(1) + self.bias
         if self.embedding is None or labels is None:
             return logits
         each = self.embedding(labels + self.classes * torch.arange(self.pac, device=labels.device))
@@ -206,8 +209,11 @@ class ResidualCritic(nn.Module):
 
 
 def picture_players(space: Grid, settings: Any) -> tuple[PictureGenerator, PictureCritic]:
-    """Generator and critic."""
-    return (
-        PictureGenerator(space, ResidualGenerator(space, settings)),
-        PictureCritic(space, ResidualCritic(space, settings), settings.pac, settings.augment),
-    )
+    """Generator and critic; what the settings define in Keras instead of ours. A Keras critic judges single records."""
+    s = settings
+    made = KerasGenerator(s.generator, space, s.latent) if s.generator else ResidualGenerator(space, s)
+    if s.discriminator:
+        judged = PictureCritic(space, KerasCritic(s.discriminator, space), augmented=s.augment)
+    else:
+        judged = PictureCritic(space, ResidualCritic(space, s), s.pac, s.augment)
+    return PictureGenerator(space, made), judged
