@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ class Classifier(Model):
     learning_rate = 2e-3
     weight_decay = 0.02
 
-    def __init__(self, space: Grid, channels: int = 32, hidden: int = 128, dropout: float = 0.3) -> None:
+    def __init__(self, space: Any, channels: int = 32, hidden: int = 128, dropout: float = 0.3) -> None:
         super().__init__(space)
         self.dropout = dropout
         canvas, lowest, halvings = pyramid(space.height, space.width)
