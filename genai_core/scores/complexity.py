@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import math
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,10 @@ from genai_core.scores.negative_log_likelihood import entries as entries
 NEEDS = LogProb
 UNIT = "nats"
 NATS_PER_BYTE = 8 * math.log(2)
+COMPRESSORS: tuple[dict[str, Any], ...] = (
+    {"format": "PNG", "optimize": True},
+    {"format": "WEBP", "lossless": True, "quality": 100},
+)
 
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
@@ -47,7 +52,7 @@ def compressed(pixels: np.ndarray) -> float:
 
 def _shortest(image: Image.Image) -> int:
     lengths = []
-    for how in ({"format": "PNG", "optimize": True}, {"format": "WEBP", "lossless": True, "quality": 100}):
+    for how in COMPRESSORS:
         out = io.BytesIO()
         image.save(out, **how)
         lengths.append(out.tell())

@@ -1,0 +1,115 @@
+"""Distance of a picture's patches from those of training pictures at the same place (PatchCore: Roth et al. 2022)
+
+The features are fixed, so this score needs no pretrained network and nothing of the model: edges by direction, blurred
+and normalised by their surroundings (as in HOG: Dalal & Triggs 2005), in cells; of pictures in colour the colours too.
+A patch of cells is compared with the patches at its own place in MEMORY training pictures: the score is the sum over
+the places of the mean distance to the NEIGHBOURS nearest. Single pictures that stand out do so in what they depict.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from genai_core.model import Model
+from genai_core.scores import State
+from genai_core.spaces import Grid
+
+NEEDS = Model
+UNIT = "distance"
+MEMORY, NEIGHBOURS = 2000, 3
+MAX_FLOATS = 2**22  # of the memory
+LARGEST = 40  # pixels on the longer side; larger pictures are averaged down first
+CELLS, PATCH = 9, 5  # cells on the longer side; cells along a patch's sides
+DIRECTIONS = 8
+FINE, COARSE = 0.25, 0.5  # blur before and after the edges, in cells
+NORM = 0.1  # contrast below which edges are noise
+TOGETHER = 16  # pictures compared at once
+
+
+def fit(model: Model, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+    """The features of at most MEMORY pictures, float16 (pictures, features, cells down, cells across)."""
+    room = MAX_FLOATS // features(model.space, x[:1]).numel()
+    order = torch.randperm(len(x), generator=generator)[: max(min(MEMORY, room), NEIGHBOURS)]
+    kept = [features(model.space, x[part]) for part in order.sort().values.split(256)]
+    return {"memory": torch.cat(kept).half()}
+
+
+def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
+    """(rows,)."""
+    return _distances(model.space, x, state).sum(1)
+
+
+def entries(model: Model, x: Tensor, state: State) -> Tensor:
+    """(rows, entries): a patch's distance is shared by the pixels below it; a label has none."""
+    space, sides = model.space, state["memory"].shape[2:]
+    shared = _distances(space, x, state)
+    cells = (shared @ _patches(sides)).view(-1, 1, *sides)
+    heat = F.interpolate(cells, space.shape[1:], mode="bilinear").flatten(1)
+    heat = heat * (shared.sum(1, keepdim=True) / heat.sum(1, keepdim=True).clamp(min=1e-12))
+    return F.pad((heat / space.channels).repeat(1, space.channels), (space.labelled, 0))
+
+
+def _distances(space: Grid, x: Tensor, state: State) -> Tensor:
+    """(rows, places)."""
+    memory = state["memory"].float()
+    return torch.cat([_nearest(features(space, part), memory) for part in x.split(TOGETHER)])
+
+
+def _nearest(own: Tensor, memory: Tensor) -> Tensor:
+    """(rows, places): of features (rows, features, ...) and (pictures, features, ...).
+
+    A patch's squared distance is the sum of its cells', so that cells are compared once and not by patch.
+    """
+    a, b = own.flatten(2).permute(2, 0, 1), memory.flatten(2).permute(2, 1, 0)
+    cells = torch.baddbmm((a * a).sum(2, keepdim=True) + (b * b).sum(1, keepdim=True), a, b, alpha=-2)
+    patches = (_patches(own.shape[2:]) @ cells.flatten(1)).view(-1, *cells.shape[1:])
+    nearest = patches.topk(min(NEIGHBOURS, len(memory)), 2, largest=False).values
+    return nearest.clamp(min=0).sqrt().mean(2).T
+
+
+def _patches(sides: torch.Size) -> Tensor:
+    """(places, cells): 1 where a cell belongs to the patch at a place."""
+    cells = torch.eye(math.prod(sides)).view(-1, 1, *sides)
+    area = [min(PATCH, side) for side in sides]
+    return (F.avg_pool2d(cells, area, stride=1) * math.prod(area)).round().flatten(1).T.contiguous()
+
+
+def features(space: Grid, x: Tensor) -> Tensor:
+    """(rows, features, cells down, cells across)."""
+    pictures = x[:, space.labelled :].reshape(-1, *space.shape).float() / (space.levels - 1)
+    if (factor := -(-max(space.height, space.width) // LARGEST)) > 1:
+        pictures = F.avg_pool2d(pictures, factor, ceil_mode=True)
+    step = max(round(max(pictures.shape[2:]) / CELLS), 1)
+    edges = _edges(_blurred(pictures, FINE * step)).clamp(min=1e-12).sqrt()
+    edges = _blurred(edges, COARSE * step)
+    surroundings = _blurred(edges.square().sum(1, keepdim=True), 2 * COARSE * step).sqrt()
+    found = edges / (surroundings + NORM)
+    if space.channels > 1:
+        found = torch.cat([found, _blurred(pictures, COARSE * step)], 1)
+    return found[:, :, step // 2 :: step, step // 2 :: step]
+
+
+def _edges(pictures: Tensor) -> Tensor:
+    """(rows, DIRECTIONS, height, width): the gradient's positive parts along each direction, mean over channels."""
+    padded = F.pad(pictures, (1, 1, 1, 1), mode="replicate")
+    across = padded[:, :, 1:-1, 2:] - padded[:, :, 1:-1, :-2]
+    down = padded[:, :, 2:, 1:-1] - padded[:, :, :-2, 1:-1]
+    angles = [2 * math.pi * i / DIRECTIONS for i in range(DIRECTIONS)]
+    parts = [torch.relu(across * math.cos(a) + down * math.sin(a)).mean(1) for a in angles]
+    return torch.stack(parts, 1)
+
+
+def _blurred(pictures: Tensor, sigma: float) -> Tensor:
+    reach = int(3 * sigma + 0.5)
+    if reach == 0:
+        return pictures
+    weights = torch.exp(-(torch.arange(-reach, reach + 1).float() ** 2) / (2 * sigma**2))
+    kernel, channels = (weights / weights.sum()), pictures.shape[1]
+    for shape, pad in (((1, 1, 1, -1), (reach, reach, 0, 0)), ((1, 1, -1, 1), (0, 0, reach, reach))):
+        padded = F.pad(pictures, pad, mode="replicate")
+        pictures = F.conv2d(padded, kernel.view(shape).expand(channels, *([-1] * 3)), groups=channels)
+    return pictures
