@@ -116,9 +116,6 @@ class Cyclegan(Settings):
     pool: int = Field(50, ge=0, le=10_000, description="made pictures replayed to the discriminators")
     generator: KerasNetwork = None
     discriminator: KerasNetwork = None
-    placement: bool = Field(
-        False, description="generators may also move, enlarge and slant a picture as a whole (not as published)"
-    )
 
 
 ModelSettings = Annotated[Autoregressive | Cyclegan | Dcgan | Gan | Vae, Field(discriminator="kind")]

@@ -14,7 +14,6 @@ from genai_core.spaces import Grid
 MULTIPLE = 4  # pictures are padded to this inside: two halvings
 FEW_PIXELS = 64  # smaller pictures are halved once: what a halving loses, the cycle cannot bring back
 REACH = 0.95  # of tanh: the levels at the ends keep a gradient
-PLACES = 4  # a picture is averaged over 4 x 4 parts to say where it should be moved
 START = 0.1  # size of a generator's change before training, in units of atanh
 
 
@@ -29,36 +28,6 @@ class ResidualBlock(nn.Module):
 
     def forward(self, h: Tensor) -> Tensor:
         return h + self.body(h)
-
-
-class Placement(nn.Module):
-    """Moves a picture as a whole: one affine map a picture, read from the picture (Jaderberg et al. 2015).
-
-    What a convolution can hardly do without repainting (enlarge, straighten, shift) costs six numbers here, and
-    cannot turn what is shown into something else. Starts near the identity; beyond the border the border goes on.
-    """
-
-    def __init__(self, space: Grid, width: int) -> None:
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(space.channels, width, 4, 2, 1),
-            nn.ReLU(inplace=True),
-            nn.Conv2d(width, 2 * width, 4, 2, 1),
-            nn.ReLU(inplace=True),
-            nn.AdaptiveAvgPool2d(PLACES),
-            nn.Flatten(),
-        )
-        self.head = nn.Linear(2 * width * PLACES**2, 6)
-        nn.init.normal_(self.head.weight, std=0.1 * START * self.head.in_features**-0.5)
-        nn.init.zeros_(self.head.bias)
-        self.register_buffer("still", torch.tensor([[1.0, 0, 0], [0, 1, 0]]), persistent=False)
-
-    still: Tensor
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        theta = self.still + self.head(self.body(pictures)).view(-1, 2, 3)
-        grid = F.affine_grid(theta, list(pictures.shape), align_corners=False)
-        return F.grid_sample(pictures, grid, padding_mode="border", align_corners=False)
 
 
 class TranslationGenerator(nn.Module):
@@ -85,10 +54,8 @@ class TranslationGenerator(nn.Module):
         last = nn.Conv2d(width, space.channels, 7, padding=3)
         nn.init.normal_(last.weight, std=START * last.weight[0].numel() ** -0.5)
         self.body = nn.Sequential(*layers, last)
-        self.placement = Placement(space, settings.channels) if settings.placement else nn.Identity()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        pictures = self.placement(pictures)
         change = self.body(_padded(pictures))[..., : self.space.height, : self.space.width]
         made = torch.tanh(torch.atanh(pictures * REACH) + change) / REACH
         return made + (self._rounded(made) - made).detach()

@@ -59,9 +59,8 @@ def test_it_says_what_it_can_do() -> None:
     assert capabilities(Cyclegan) == ("discriminates", "reconstructs", "translates")
 
 
-@pytest.mark.parametrize("placement", [False, True])
-def test_every_parameter_is_trained_by_one_phase(placement: bool) -> None:
-    model = new(SMALL.model_copy(update={"placement": placement})).train()
+def test_every_parameter_is_trained_by_one_phase() -> None:
+    model = new().train()
     sizes: dict[str, float] = {}
     for phase in model.phases:
         found = gradients(model, records(), phase)
@@ -214,10 +213,10 @@ def test_a_resumed_fit_ends_where_an_uninterrupted_one_does_pool_included() -> N
 
 def test_bright_on_dark_becomes_dark_on_bright() -> None:
     rows = shapes(1000)
-    model = new(Settings(channels=8, blocks=1))
-    how = FitSettings(max_epochs=12, batch_size=32, learning_rate=2e-3, evaluations=6, seed=1)
+    model = new(Settings(channels=8, blocks=1, cycle=5.0, identity=0.0))
+    how = FitSettings(max_epochs=3, batch_size=32, learning_rate=4e-3, evaluations=3, seed=1)
     progress = Fit(model, rows[200:], rows[:200], how).run()
-    assert progress.best < 0.4
+    assert progress.best < 0.7  # doing nothing costs 1
     means = [torch.from_numpy(rows[rows[:, 0] == d, 1:]).float().mean(0) for d in (0, 1)]
     fresh = torch.from_numpy(shapes(200, 9))
     with torch.no_grad():

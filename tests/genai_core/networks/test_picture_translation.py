@@ -7,7 +7,7 @@ import torch
 
 from genai_core.hyperparameters import Cyclegan as Settings
 from genai_core.networks.levels import scaled, whole
-from genai_core.networks.picture_translation import PatchDiscriminator, Placement, TranslationGenerator
+from genai_core.networks.picture_translation import PatchDiscriminator, TranslationGenerator
 from genai_core.spaces import Grid
 
 SMALL = Settings(channels=4, blocks=1)
@@ -24,22 +24,18 @@ def some(space: Grid, rows: int = 3) -> torch.Tensor:
 def test_any_size_from_8_by_8(shape: tuple[int, int, int]) -> None:
     space = Grid(*shape, classes=2)
     pictures = some(space)
-    for placement in (False, True):
-        settings = SMALL.model_copy(update={"placement": placement})
-        made = TranslationGenerator(space, settings)(pictures)
-        assert made.shape == pictures.shape
+    assert TranslationGenerator(space, SMALL)(pictures).shape == pictures.shape
     judged = PatchDiscriminator(space, SMALL)(pictures)
     assert judged.dim() == 2
     assert len(judged) == 3
     assert judged.shape[1] >= 4  # patches, not one verdict
 
 
-@pytest.mark.parametrize("placement", [False, True])
-def test_it_starts_near_the_identity(placement: bool) -> None:
+def test_it_starts_near_the_identity() -> None:
     torch.manual_seed(0)
     space = Grid(1, 16, 16, classes=2)
     pictures = some(space, 32)
-    made = TranslationGenerator(space, Settings(channels=8, placement=placement))(pictures)
+    made = TranslationGenerator(space, Settings(channels=8))(pictures)
     assert (made - pictures).abs().mean() < 0.1  # of 2
 
 
@@ -52,14 +48,3 @@ def test_what_is_made_lies_on_the_levels_and_has_a_gradient(levels: int) -> None
     made.mean().backward()
     last = [p for p in network.parameters() if p.grad is not None and p.grad.abs().sum() > 0]
     assert last
-
-
-def test_a_placement_enlarges_what_it_is_told_to() -> None:
-    space = Grid(1, 8, 8, classes=2)
-    small = torch.full((1, 1, 8, 8), -1.0)
-    small[..., 2:6, 2:6] = 1
-    moves = Placement(space, 4)
-    with torch.no_grad():
-        moves.head.weight.zero_()
-        moves.head.bias.copy_(torch.tensor([-0.5, 0, 0, 0, -0.5, 0]))  # look at the inner half
-        assert moves(small)[..., 1:7, 1:7].min() == 1
