@@ -11,7 +11,7 @@ from typing import Any
 
 from genai_core.errors import MissingCapability
 
-MODELS = ("autoregressive", "dcgan", "gan", "vae")
+MODELS = ("autoregressive", "cyclegan", "dcgan", "gan", "vae")
 MODALITIES = ("audio", "image", "tabular", "text")
 SCORES = (
     "cepstral_distance",
@@ -45,6 +45,11 @@ FAMILIES = {
         ("log_prob", "samples"),
         "exact",
         {"audio": (CEPSTRA, NLL), "image": ("complexity", PATCHES, NLL), "tabular": (NLL,), "text": SURPRISE},
+    ),
+    "cyclegan": Family(
+        ("discriminates", "reconstructs", "translates"),
+        None,
+        dict.fromkeys(("audio", "image"), ("reconstruction", "discriminator")),
     ),
     "dcgan": Family(
         ("discriminates", "samples"),
