@@ -1,8 +1,9 @@
-"""Every property of the codec protocol, over every modality of the catalogue (tables so far)."""
+"""Every property of the codec protocol, over every modality of the catalogue; what is peculiar to tables after it."""
 
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -11,14 +12,82 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from genai_core import catalog
+from genai_core.errors import SchemaMismatch
 from genai_core.modalities.tabular import TabularCodec
+from genai_core.train import modality_settings
 from tests.contract.spaces import every_type, small_table
+from tests.contract.tables import CASES
 
+WHY = pa.list_(pa.struct([("column", pa.string()), ("nats", pa.float64()), ("value", pa.string())]))
 TABLES = {"every_type": every_type, "small": small_table}
 
 
-def test_every_modality_has_a_codec() -> None:
+def test_every_modality_has_a_codec_and_a_small_table() -> None:
     assert [catalog.codec_class(kind).kind for kind in catalog.MODALITIES] == list(catalog.MODALITIES)
+    assert tuple(CASES) == catalog.MODALITIES, "say in tests/contract/tables.py what a table of it looks like"
+
+
+def learnt(modality: str, rows: int = 60, **settings_: object) -> tuple[Any, pa.Table]:
+    case = CASES[modality]
+    table = case.table(rows)
+    how = modality_settings({**case.modality, **settings_}, "autoregressive")
+    return catalog.codec_class(modality).fit(table.to_batches(max_chunksize=7), table.schema, how), table
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES)
+def test_records_lie_in_the_space_and_come_back_from_the_state(modality: str) -> None:
+    codec, table = learnt(modality)
+    records = codec.encode(table)
+    assert records.tokens.shape == (60, codec.space.entries) and not records.faults
+    assert records.tokens.dtype == codec.space.dtype and records.tokens.min() >= 0
+    assert (
+        records.log_measure.shape == (60, len(codec.space.fields)) and np.isfinite(records.log_measure).all()
+    )
+    settings_, arrays = codec.state()
+    again = catalog.codec_class(modality).from_state(json.loads(json.dumps(settings_)), arrays)
+    assert again.fingerprint == codec.fingerprint and again.space.fields == codec.space.fields
+    assert again.schema.equals(codec.schema, check_metadata=True) and again.rows == codec.rows == 60
+    assert np.array_equal(again.encode(table).tokens, records.tokens)
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES)
+def test_decoded_tables_have_the_schema_and_encode_to_the_same_records(modality: str) -> None:
+    codec, table = learnt(modality)
+    records = codec.encode(table)
+    decoded = codec.decode(records.tokens, np.random.default_rng(0))
+    assert decoded.schema.equals(codec.schema, check_metadata=True)
+    decoded.validate(full=True)
+    assert np.array_equal(codec.encode(decoded).tokens, records.tokens)
+    assert decoded.equals(codec.decode(records.tokens, np.random.default_rng(0))), "the same bytes again"
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES)
+def test_a_record_depends_on_its_row_alone(modality: str) -> None:
+    codec, table = learnt(modality)
+    whole = codec.encode(table).tokens
+    parts = [codec.encode(table.slice(a, 20)).tokens for a in (0, 20, 40)]
+    assert np.array_equal(np.concatenate(parts), whole)
+
+
+@pytest.mark.parametrize("modality", catalog.MODALITIES)
+def test_tables_without_the_columns_are_refused(modality: str) -> None:
+    codec, _ = learnt(modality)
+    with pytest.raises(SchemaMismatch, match="is missing"):
+        codec.encode(pa.table({"other": [1]}))
+
+
+@pytest.mark.parametrize(
+    "modality", [m for m in catalog.MODALITIES if catalog.codec_class(m).details is not None]
+)
+def test_nulls_are_faults_and_explanations_have_their_columns(modality: str) -> None:
+    codec, table = learnt(modality)
+    records = codec.encode(table.take(pa.array([0, None, 2])))
+    assert list(records.faults) == [1]
+    entries = np.ones((60, codec.space.entries), np.float32)
+    for given_ in (entries, None):
+        found = codec.explain(table, given_)
+        for field in (pa.field("why", WHY), *codec.details):
+            assert len(pa.array(found[field.name], field.type)) == 60
 
 
 @pytest.mark.parametrize("name", TABLES)
