@@ -46,6 +46,11 @@ class Codec(Protocol):
         """The space of the encoded records."""
         ...
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains the model should know of the data, such as how many texts were cut."""
+        ...
+
     @staticmethod
     def learnt_columns(schema: pa.Schema, settings: Any) -> pa.Schema:
         """The columns that are learnt of a source. Raises InvalidData when none can be, or several might be meant."""

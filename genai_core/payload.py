@@ -178,6 +178,11 @@ class PayloadCodec:
                 )
         return faults
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What whoever trains the model should know of the data."""
+        return ()
+
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise SchemaMismatch, naming every fault, unless tables of `schema` can be encoded."""
         if faults := self.schema_faults(self.schema, schema):

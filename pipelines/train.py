@@ -165,6 +165,8 @@ def _fit(
     job: TrainJob, source: Source, this: str, tracked: Run, scratch: Path, context: Context
 ) -> FittedModel:
     codec = _fit_codec(job, source, context)
+    for note in codec.notes:
+        context.log(f"{job.name}: {note}")
     provenance = {
         "job_id": this,
         "name": job.name,
@@ -174,6 +176,7 @@ def _fit(
             "filter": job.source.filter,
             "digest": source.digest,
             "rows": codec.rows,
+            "notes": list(codec.notes),
         },
         "versions": versions(),
     }

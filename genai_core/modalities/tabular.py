@@ -24,6 +24,7 @@ class TabularCodec:
 
     kind = "tabular"
     details: ClassVar[pa.Schema | None] = None
+    notes: tuple[str, ...] = ()
 
     def __init__(self, schema: pa.Schema, columns: list[Column], rows: int) -> None:
         self.schema = schema

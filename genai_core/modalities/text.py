@@ -103,7 +103,7 @@ class TextCodec(PayloadCodec):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What whoever trains the model should know."""
+        """How many texts were cut, if any."""
         if not self.cut:
             return ()
         share = f"{self.cut:,} of {self.rows:,} texts have more than {self.length} tokens"
