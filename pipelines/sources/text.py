@@ -10,7 +10,7 @@ from typing import Any, Literal, Self
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from pipelines.sources.files import FileSettings
+from pipelines.sources.files import FileSettings, relative
 from pipelines.sources.reader import Head, Reader
 
 BLOCK_BYTES = 1 << 20
@@ -64,7 +64,7 @@ class TextReader(Reader):
         kind = self.full_schema.field("text").type
         while batch := list(islice(rows, batch_rows)):
             made: dict[str, Any] = {
-                "file": pa.array([path[len(self.root) :].lstrip("/")] * len(batch), pa.string()),
+                "file": pa.array([relative(path, self.root)] * len(batch), pa.string()),
                 "text": pa.array([text for text, _ in batch], pa.binary()).cast(kind),
             }
             if self._place is not None:
