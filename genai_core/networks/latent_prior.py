@@ -73,7 +73,8 @@ class LatentPrior(nn.Module):
     def __init__(self, latent: int, components: int, couplings: int, hidden: int = 64) -> None:
         super().__init__()
         self.mixture = Mixture(latent, components)
-        self.couplings = nn.ModuleList(Coupling(latent, hidden, i % 2 == 1) for i in range(couplings))
+        layers = [Coupling(latent, hidden, i % 2 == 1) for i in range(couplings)]
+        self.couplings = nn.ModuleList(layers)
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Nats (...) of z (..., latent)."""
@@ -86,6 +87,6 @@ class LatentPrior(nn.Module):
     def draw(self, rows: int, generator: torch.Generator) -> Tensor:
         """z (rows, latent)."""
         z = self.mixture.draw(rows, generator)
-        for coupling in reversed(list(self.couplings)):
+        for coupling in reversed([c for c in self.couplings if isinstance(c, Coupling)]):
             z = coupling.inverse(z)
         return z
