@@ -18,7 +18,7 @@ from genai_core.networks.ngrams import NGrams
 from genai_core.networks.tokens import draw, sharpened
 from genai_core.spaces import Sequence
 
-HIDDEN, LAYERS, HEAD, DROPOUT = 192, 4, 64, 0.0
+HIDDEN, LAYERS, HEAD, DROPOUT = 192, 4, 64, 0.1
 RECENT = 4  # tokens whose embeddings a place reads directly
 SMALL = 1024  # largest vocabulary for which tables of n-grams, and an embedding for each of RECENT, are cheap
 TOKENS_AT_ONCE = 2**13  # without gradients: bounds the memory of attention and of tables of n-grams
