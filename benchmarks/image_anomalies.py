@@ -64,9 +64,9 @@ def by_patches(train: np.ndarray, test: np.ndarray) -> np.ndarray:
 def one_class(folder: Path) -> dict[str, Any]:
     """Mean AUROC over the classes, for both sets and both scores."""
     figures: dict[str, Any] = {}
-    for name in SETS:
-        (train, classes), (test, actual) = (pictures(folder, name, part) for part in ("train", "test"))
-        for score in (by_patches, nearest_pixels):
+    for score in (by_patches, nearest_pixels):
+        for name in SETS:
+            (train, classes), (test, actual) = (pictures(folder, name, part) for part in ("train", "test"))
             started = time.process_time()
             found = [float(roc_auc_score(actual != c, score(train[classes == c], test))) for c in range(10)]
             figures[f"{name} {score.__name__}"] = {

@@ -9,6 +9,7 @@ the places of the mean distance to the NEIGHBOURS nearest. Single pictures that 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ CELLS, PATCH = 9, 5  # cells on the longer side; cells along a patch's sides
 DIRECTIONS = 8
 FINE, COARSE = 0.25, 0.5  # blur before and after the edges, in cells
 NORM = 0.1  # contrast below which edges are noise
-TOGETHER = 16  # pictures compared at once
+TOGETHER = 64  # pictures compared at once
 
 
 def fit(model: Model, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -47,7 +48,9 @@ def entries(model: Model, x: Tensor, state: State) -> Tensor:
     """(rows, entries): a patch's distance is shared by the pixels below it; a label has none."""
     space, sides = model.space, state["memory"].shape[2:]
     shared = _distances(space, x, state)
-    cells = (shared @ _patches(sides)).view(-1, 1, *sides)
+    area = _area(sides)
+    below = shared[:, None].expand(-1, math.prod(area), -1)
+    cells = F.fold(below, tuple(sides), tuple(area))
     heat = F.interpolate(cells, space.shape[1:], mode="bilinear").flatten(1)
     heat = heat * (shared.sum(1, keepdim=True) / heat.sum(1, keepdim=True).clamp(min=1e-12))
     return F.pad((heat / space.channels).repeat(1, space.channels), (space.labelled, 0))
@@ -55,27 +58,27 @@ def entries(model: Model, x: Tensor, state: State) -> Tensor:
 
 def _distances(space: Grid, x: Tensor, state: State) -> Tensor:
     """(rows, places)."""
-    memory = state["memory"].float()
-    return torch.cat([_nearest(features(space, part), memory) for part in x.split(TOGETHER)])
+    memory = _patches(state["memory"].float())
+    squares = memory.square().sum(2)[:, None]
+    found = [_nearest(_patches(features(space, part)), memory, squares) for part in x.split(TOGETHER)]
+    return torch.cat(found)
 
 
-def _nearest(own: Tensor, memory: Tensor) -> Tensor:
-    """(rows, places): of features (rows, features, ...) and (pictures, features, ...).
-
-    A patch's squared distance is the sum of its cells', so that cells are compared once and not by patch.
-    """
-    a, b = own.flatten(2).permute(2, 0, 1), memory.flatten(2).permute(2, 1, 0)
-    cells = torch.baddbmm((a * a).sum(2, keepdim=True) + (b * b).sum(1, keepdim=True), a, b, alpha=-2)
-    patches = (_patches(own.shape[2:]) @ cells.flatten(1)).view(-1, *cells.shape[1:])
-    nearest = patches.topk(min(NEIGHBOURS, len(memory)), 2, largest=False).values
+def _nearest(own: Tensor, memory: Tensor, squares: Tensor) -> Tensor:
+    """(rows, places): of patches (places, rows, values) and (places, pictures, values)."""
+    found = torch.baddbmm(own.square().sum(2)[..., None] + squares, own, memory.transpose(1, 2), alpha=-2)
+    nearest = found.topk(min(NEIGHBOURS, memory.shape[1]), 2, largest=False).values
     return nearest.clamp(min=0).sqrt().mean(2).T
 
 
-def _patches(sides: torch.Size) -> Tensor:
-    """(places, cells): 1 where a cell belongs to the patch at a place."""
-    cells = torch.eye(math.prod(sides)).view(-1, 1, *sides)
-    area = [min(PATCH, side) for side in sides]
-    return (F.avg_pool2d(cells, area, stride=1) * math.prod(area)).round().flatten(1).T.contiguous()
+def _area(cells: Sequence[int]) -> list[int]:
+    """Cells of a patch, down and across."""
+    return [min(PATCH, side) for side in cells]
+
+
+def _patches(cells: Tensor) -> Tensor:
+    """(rows, features, down, across) -> (places, rows, values)."""
+    return F.unfold(cells, _area(cells.shape[2:])).permute(2, 0, 1).contiguous()
 
 
 def features(space: Grid, x: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Every property of scores, over every family and every score that it can give."""
+"""Every property of scores, over every family, every modality and every score that it can give."""
 
 from __future__ import annotations
 
@@ -10,7 +10,10 @@ import genai_core as genai
 from genai_core import catalog
 from genai_core.errors import MissingCapability
 from tests.contract.spaces import every_type, small_table
+from tests.contract.tables import CASES, SMALL
+from tests.contract.tables import PAIRS as LEARNERS
 
+PAYLOADS = [(kind, modality) for kind, modality in LEARNERS if modality != "tabular"]
 TABULAR = [kind for kind in catalog.MODELS if "tabular" in catalog.FAMILIES[kind].scores]
 PAIRS = [(kind, score) for kind in TABULAR for score in catalog.scores_of(kind, "tabular")]
 
@@ -18,6 +21,66 @@ PAIRS = [(kind, score) for kind in TABULAR for score in catalog.scores_of(kind, 
 @pytest.fixture(scope="module")
 def models() -> dict[str, genai.FittedModel]:
     return {kind: genai.fit(small_table(), kind, max_epochs=2) for kind in TABULAR}
+
+
+@pytest.fixture(scope="module", params=PAYLOADS, ids="-".join)
+def learnt(request: pytest.FixtureRequest) -> tuple[genai.FittedModel, pa.Table]:
+    """A family that has seen a few pictures, texts or sounds; and others that it has not."""
+    kind, modality = request.param
+    case = CASES[modality]
+    settings = {"seed": 0, "max_epochs": 1, "evaluations": 1, "batch_size": 16}
+    model = genai.fit(case.table(48), kind, modality=case.modality, model=SMALL[kind], **settings)
+    return model, case.table(20, seed=9)
+
+
+def test_scores_of_every_modality_depend_on_the_row_alone(learnt) -> None:
+    model, table = learnt
+    whole = model.score(table, model.score_names)
+    order = np.random.default_rng(1).permutation(20)
+    shuffled = model.score(table.take(order), model.score_names)
+    first = model.score(table.slice(0, 1), model.score_names)
+    for name in model.score_names:
+        totals = whole.totals[name]
+        assert totals.shape == (20,) and np.isfinite(totals).all(), name
+        assert np.array_equal(shuffled.totals[name], totals[order]), name
+        assert first.totals[name][0] == totals[0], name
+        if name in whole.per_column:
+            assert np.allclose(whole.per_column[name].sum(1), totals, atol=1e-2), name
+        p_values = model.p_values(name, totals)
+        assert ((p_values > 0) & (p_values <= 1)).all(), name
+
+
+def test_scores_of_every_modality_say_where(learnt) -> None:
+    model, table = learnt
+    for name in model.score_names:
+        entries = model.entries(table, name)
+        assert entries is None or entries.shape == (20, model.codec.space.entries), name
+        if name in ("negative_log_likelihood", "patch_memory", "reconstruction") and entries is not None:
+            totals = model.score(table, [name]).totals[name]
+            assert np.allclose(entries.sum(1), totals, rtol=1e-3, atol=1e-2), name
+
+
+def test_unreadable_rows_have_no_score_and_change_no_other(learnt) -> None:
+    model, table = learnt
+    whole = model.score(table)
+    broken = model.score(table.take(pa.array([0, None, 2])))
+    name = model.score_names[0]
+    assert list(broken.faults) == [1] and np.isnan(broken.totals[name][1])
+    assert np.array_equal(broken.totals[name][[0, 2]], whole.totals[name][[0, 2]])
+
+
+def test_a_saved_model_samples_and_scores_as_before(learnt, tmp_path) -> None:
+    model, table = learnt
+    model.save(tmp_path / "model")
+    again = genai.load(tmp_path / "model")
+    for name in model.score_names:
+        assert np.array_equal(
+            again.score(table, [name]).totals[name], model.score(table, [name]).totals[name]
+        )
+    if "samples" in model.capabilities and model.modality != "audio":  # a batch of sounds: 8 s for their phases
+        drawn = model.sample(9, seed=3)
+        assert drawn.schema.equals(model.schema, check_metadata=True) and drawn.num_rows == 9
+        assert again.sample(9, seed=3).equals(drawn)
 
 
 def test_every_score_is_given_by_some_family() -> None:
