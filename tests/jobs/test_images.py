@@ -1,0 +1,99 @@
+"""Pictures from end to end, by the job files that ship: a folder is learnt, pictures are drawn, scored and shown."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from jobs.execute import Voice, run_file
+
+SPECS = Path(__file__).parents[2] / "jobs" / "specs"
+SMALL = {
+    "autoregressive": ["model.hidden=16", "model.layers=1"],
+    "dcgan": ["model.channels=4", "model.latent=4"],
+    "gan": ["model.channels=4", "model.latent=4"],
+    "vae": ["model.channels=4", "model.hidden=16", "model.importance_samples=2"],
+}
+
+
+@pytest.fixture
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """180 digits, in the folders of their classes, and two files that are no pictures."""
+    monkeypatch.chdir(tmp_path)
+    digits = load_digits()
+    for number, (pixels, digit) in enumerate(zip(digits.images[:180], digits.target, strict=False)):
+        folder = Path("lake/digits") / str(digit)
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray((pixels * (255 / 16)).astype(np.uint8)).save(folder / f"{number:03}.png")
+    Path("lake/digits/3/empty.png").write_bytes(b"")
+    Path("lake/digits/3/torn.png").write_bytes(Path("lake/digits/3/003.png").read_bytes()[:60])
+    return tmp_path
+
+
+def run(spec: str, *changes: str) -> dict[str, Any]:
+    """What the job of a shipped file says of itself, with changes."""
+    changes = ("track.enabled=false", *changes)
+    outcome = run_file(str(SPECS / f"{spec}.yaml"), changes, Voice(quiet=True), lambda _: None)
+    assert outcome.code == 0, outcome.sentence
+    return outcome.line()
+
+
+def train(kind: str) -> dict[str, Any]:
+    changes = ("fit.max_epochs=1", "fit.evaluations=1", "sink.path=model", *SMALL[kind])
+    return run(f"train_images_{kind}", *changes)
+
+
+def test_pictures_are_learnt_drawn_by_class_and_scored(workplace: Path) -> None:
+    assert train("autoregressive")["status"] == "done"
+    made = run("generate_images", "model=model", "rows=10")
+    table = pq.read_table("out/synthetic-digits/data")
+    assert made["overview"] == "_contact_sheet.png" and table.column_names == ["image", "label"]
+    assert table["label"].to_pylist() == ["7"] * 10
+    assert {Image.open(io.BytesIO(data)).size for data in table["image"].to_pylist()} == {(8, 8)}
+
+    done = run("score_images", "model=model", "fdr=null", "top_k=5")
+    scored = pq.read_table("out/odd-digits/data")
+    assert done["rows"] == scored.num_rows == 182 and done["overview"] == "_contact_sheet.png"
+    faults = scored.filter(scored["fault"].is_valid()).to_pylist()
+    assert {row["file"]: row["fault"].partition(":")[0] for row in faults} == {
+        "3/empty.png": "empty",
+        "3/torn.png": "truncated",
+    }
+    assert all(row["complexity"] is None and row["why"] is None for row in faults)
+    odd = pq.read_table("out/odd-digits/_anomalies.parquet").to_pylist()
+    assert len(odd) == 5 and odd[0]["complexity"] == max(row["complexity"] for row in odd)
+    assert Image.open(io.BytesIO(odd[0]["heat_map"])).size == (8, 8)
+    assert any("rows" in why["value"] for why in odd[0]["why"] if why["column"] == "image")
+
+
+def test_contact_sheets_show_the_pictures_and_belong_to_the_output(workplace: Path) -> None:
+    train("vae")
+    run("generate_images", "model=model", "rows=70", "where={}")
+    sheet = Path("out/synthetic-digits/_contact_sheet.png")
+    image = Image.open(sheet)
+    first = Image.open(io.BytesIO(pq.read_table("out/synthetic-digits/data")["image"][0].as_py()))
+    assert image.width > 8 * 112 and image.height > 8 * 112, "64 of the 70"
+    assert np.array_equal(np.asarray(image)[15:120:14, 15:120:14, 0], np.asarray(first)), (
+        "the first, enlarged"
+    )
+    manifest = json.loads(Path("out/synthetic-digits/_MANIFEST.json").read_text())
+    assert manifest["summary"]["overview"] == sheet.name
+
+    run("score_images", "model=model", "fdr=null", "top_k=5")
+    shown = np.asarray(Image.open("out/odd-digits/_contact_sheet.png").convert("RGB")).astype(int)
+    assert (shown[..., 0] - shown[..., 2] > 100).any(), "heat maps are red"
+
+
+@pytest.mark.parametrize("kind", ["dcgan", "gan"])
+def test_adversarial_families_learn_and_draw_pictures(workplace: Path, kind: str) -> None:
+    train(kind)
+    run("generate_images", "model=model", "rows=5")
+    assert pq.read_table("out/synthetic-digits/data")["label"].to_pylist() == ["7"] * 5
