@@ -67,7 +67,8 @@ class Scorer:
         unreadable[list(scored.faults)] = True
         self.faults.update(reason.partition(":")[0] for reason in scored.faults.values())
         self._count(p_values[~unreadable], counts)
-        standing_out = np.flatnonzero(self._stands_out(first, p_values) & ~unreadable)
+        readable = np.flatnonzero(~unreadable)
+        standing_out = readable[self._stands_out(first[readable], p_values[readable])]
         made = {
             FILE: chunk.files,
             ROW: pa.array(chunk.rows),

@@ -45,35 +45,44 @@ def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
 
 
 def entries(model: Model, x: Tensor, state: State) -> Tensor:
-    """(rows, entries): a patch's distance is shared by the pixels below it; a label has none."""
+    """(rows, entries): of every cell what it differs by from the patches found, shared by its pixels; a label: 0."""
     space, sides = model.space, state["memory"].shape[2:]
-    shared = _distances(space, x, state)
-    area = _area(sides)
-    below = shared[:, None].expand(-1, math.prod(area), -1)
-    cells = F.fold(below, tuple(sides), tuple(area))
+    memory = _patches(state["memory"].float())
+    parts = [_by_cell(_patches(features(space, part)), memory, sides) for part in x.split(TOGETHER)]
+    cells = torch.cat(parts)
     heat = F.interpolate(cells, space.shape[1:], mode="bilinear").flatten(1)
-    heat = heat * (shared.sum(1, keepdim=True) / heat.sum(1, keepdim=True).clamp(min=1e-12))
+    heat = heat * (cells.flatten(1).sum(1, keepdim=True) / heat.sum(1, keepdim=True).clamp(min=1e-12))
     return F.pad((heat / space.channels).repeat(1, space.channels), (space.labelled, 0))
+
+
+def _by_cell(own: Tensor, memory: Tensor, sides: Sequence[int]) -> Tensor:
+    """(rows, 1, down, across), which adds up to the score: a distance d is the sum over its cells of d_cell^2 / d."""
+    _, index = _nearest(own, memory, memory.square().sum(2)[:, None])
+    chosen = memory[torch.arange(len(memory))[:, None, None], index]  # (places, rows, neighbours, values)
+    squares = (own[:, :, None] - chosen).square()
+    shares = (squares / squares.sum(3, keepdim=True).sqrt().clamp(min=1e-6)).mean(2)
+    by_cell = shares.unflatten(2, (-1, math.prod(_area(sides)))).sum(2)
+    return F.fold(by_cell.permute(1, 2, 0), tuple(sides), _area(sides))
 
 
 def _distances(space: Grid, x: Tensor, state: State) -> Tensor:
     """(rows, places)."""
     memory = _patches(state["memory"].float())
     squares = memory.square().sum(2)[:, None]
-    found = [_nearest(_patches(features(space, part)), memory, squares) for part in x.split(TOGETHER)]
-    return torch.cat(found)
+    parts = [_nearest(_patches(features(space, part)), memory, squares)[0] for part in x.split(TOGETHER)]
+    return torch.cat(parts, 1).T
 
 
-def _nearest(own: Tensor, memory: Tensor, squares: Tensor) -> Tensor:
-    """(rows, places): of patches (places, rows, values) and (places, pictures, values)."""
+def _nearest(own: Tensor, memory: Tensor, squares: Tensor) -> tuple[Tensor, Tensor]:
+    """Distances (places, rows) and pictures (places, rows, neighbours); own (places, rows, values), memory alike."""
     found = torch.baddbmm(own.square().sum(2)[..., None] + squares, own, memory.transpose(1, 2), alpha=-2)
-    nearest = found.topk(min(NEIGHBOURS, memory.shape[1]), 2, largest=False).values
-    return nearest.clamp(min=0).sqrt().mean(2).T
+    nearest = found.topk(min(NEIGHBOURS, memory.shape[1]), 2, largest=False)
+    return nearest.values.clamp(min=0).sqrt().mean(2), nearest.indices
 
 
-def _area(cells: Sequence[int]) -> list[int]:
+def _area(cells: Sequence[int]) -> tuple[int, int]:
     """Cells of a patch, down and across."""
-    return [min(PATCH, side) for side in cells]
+    return min(PATCH, cells[0]), min(PATCH, cells[1])
 
 
 def _patches(cells: Tensor) -> Tensor:
