@@ -20,7 +20,7 @@ from pipelines.sources.source import Source
 ROWS_PER_SHARD = 65_536
 MAX_SHARDS = 100_000
 PACKED = 1.25  # a shard may grow to this multiple of its rows rather than leave a small piece to the next
-LIBRARIES = ("numpy", "pyarrow", "torch")  # those whose version can change an output's bytes
+LIBRARIES = ("numpy", "pillow", "pyarrow", "torch")  # those whose version can change an output's bytes
 
 
 @dataclass(frozen=True)

@@ -109,4 +109,4 @@ def test_job_ids_change_with_every_part_and_not_with_their_order() -> None:
 
 def test_the_code_and_the_libraries_are_named() -> None:
     assert code_fingerprint().startswith("sha256:")
-    assert {"genai-core", "python", "machine", "numpy", "pyarrow", "torch"} == set(versions())
+    assert {"genai-core", "python", "machine", "numpy", "pillow", "pyarrow", "torch"} == set(versions())
