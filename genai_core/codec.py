@@ -35,6 +35,7 @@ class Codec(Protocol):
     """Fitted in one pass over the data; afterwards immutable and without randomness of its own."""
 
     kind: str
+    rows_together: ClassVar[int]  # rows that are read and encoded at a time: a bound of memory
     details: ClassVar[
         pa.Schema | None
     ]  # columns that scored rows get beside `why`; None: its columns explain a row

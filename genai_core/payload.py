@@ -156,6 +156,7 @@ class PayloadCodec:
         """Whether a column of a type can hold a record."""
         raise NotImplementedError
 
+    rows_together: ClassVar[int] = 512  # a photograph may have 10 MB
     what: ClassVar[str]  # of a record, in messages: "pictures"
 
     @classmethod

@@ -16,6 +16,7 @@ from genai_core.errors import InvalidData
 from genai_core.hyperparameters import FitSettings
 from genai_core.spaces import Records
 from genai_core.train import split
+from pipelines.source_rows import rows_together
 from pipelines.sources.files import Piece
 from pipelines.sources.reader import Reader
 from pipelines.sources.source import Source
@@ -24,7 +25,6 @@ ROWS_PER_FILE = (
     2**40
 )  # rows are numbered by file and place in it: the split is the same for any number of workers
 ROWS_PER_PIECE = 2**16
-ENTRIES_TOGETHER = 8_000_000
 
 
 class Encoded(NamedTuple):
@@ -85,7 +85,7 @@ def _numbered(
     codec: Codec, reader: Reader, share: Sequence[tuple[int, Piece]]
 ) -> Iterator[tuple[pa.Table, np.ndarray]]:
     """Rows with their numbers over all files, some together where files are short: a picture's has one row."""
-    together = int(np.clip(ENTRIES_TOGETHER // codec.space.entries, 64, ROWS_PER_PIECE))
+    together = rows_together(codec)
     batches: list[pa.RecordBatch] = []
     numbers: list[np.ndarray] = []
     for number, piece in share:

@@ -43,7 +43,7 @@ class Scorer:
         self.fdr: float | None = options["fdr"]
         self.top_k: int | None = options["top_k"]
         self.schema = output_schema(reader, options["keep"], self.names, model.modality)
-        self.chunk_rows = rows_together(model.codec.space.entries)
+        self.chunk_rows = rows_together(model.codec)
         kept = [name for name in self.schema.names if name in options["keep"]]
         self.columns = list(dict.fromkeys([*model.schema.names, *kept]))
         self.ranks = model.calibration_size(self.names[0]) + 1  # p-values are 1, 2, ... ranks of these

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 
+from genai_core.codec import Codec
 from genai_core.errors import InvalidInput
 from pipelines import storage
 from pipelines.plan import Shard
@@ -28,9 +29,9 @@ class Chunk(NamedTuple):
     rows: np.ndarray
 
 
-def rows_together(entries: int) -> int:
-    """How many rows of so many entries make a chunk."""
-    return int(np.clip(CHUNK_ENTRIES // entries, 64, CHUNK_ROWS))
+def rows_together(codec: Codec) -> int:
+    """How many rows make a chunk that memory bears, encoded and as they lie in files."""
+    return min(int(np.clip(CHUNK_ENTRIES // codec.space.entries, 64, CHUNK_ROWS)), codec.rows_together)
 
 
 def chunks(reader: Reader, shard: Shard, columns: Sequence[str], together: int) -> Iterator[Chunk]:

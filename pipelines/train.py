@@ -209,13 +209,12 @@ def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
     context.progress.start(source.rows, "rows", title="reading")
 
     def counted() -> Any:
-        for batch in source.batches(_learnt_columns(job, source).names):
+        for batch in source.batches(_learnt_columns(job, source).names, batch_rows=codec.rows_together):
             context.progress.advance(batch.num_rows)
             yield batch
 
-    return catalog.codec_class(job.modality.kind).fit(
-        counted(), source.schema, job.modality.for_family(job.model.kind)
-    )
+    codec = catalog.codec_class(job.modality.kind)
+    return codec.fit(counted(), source.schema, job.modality.for_family(job.model.kind))
 
 
 def _check_sink(job: TrainJob, this: str) -> None:

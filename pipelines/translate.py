@@ -138,7 +138,7 @@ class Translator:
         self.to = options["to"]
         self.schema = output_schema(reader, options["keep"], model.schema)
         self.columns = list(dict.fromkeys([*model.schema.names, *options["keep"]]))
-        self.together = rows_together(model.codec.space.entries)
+        self.together = rows_together(model.codec)
 
     def __call__(self, shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
         """The table, and how many records could not be read for which reason."""

@@ -23,6 +23,7 @@ class TabularCodec:
     """Codec of flat tables: integers, floats, decimals, times, booleans, strings, bytes, dictionaries, nulls."""
 
     kind = "tabular"
+    rows_together: ClassVar[int] = 65_536
     details: ClassVar[pa.Schema | None] = None
     notes: tuple[str, ...] = ()
 
