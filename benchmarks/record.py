@@ -39,7 +39,7 @@ def save(name: str, figures: dict[str, Any], module: str | None = None, **settin
 
 def _anywhere(word: str) -> str:
     """An argument without the paths of this machine."""
-    return "DIR" if word.startswith("/") else word
+    return "DIR" if word.startswith(("/", "..")) else word
 
 
 def _cpu() -> str:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from genai_core import catalog
@@ -142,10 +141,8 @@ class FittedModel:
         found = torch.cat(parts).numpy() if parts else np.zeros((0, records.tokens.shape[1]), np.int64)
         made = self.codec.decode(found, np.random.default_rng(0))
         if records.faults:
-            keep = pa.array(records.readable())
-            made = pa.table(
-                {n: pc.if_else(keep, made[n], pa.scalar(None, made[n].type)) for n in made.column_names}
-            )
+            # a missing row number gives nulls, also in tensors, which `if_else` does not know
+            made = made.take(pa.array(np.arange(len(records)), mask=~records.readable()))
         return made, records.faults
 
     def check_scores(self, names: Sequence[str]) -> None:
