@@ -1,6 +1,6 @@
 """MNIST <-> USPS by the CycleGAN, without pairs: does a classifier of the one domain read what was translated to it?
 
-python -m benchmarks.translation --data DIR      DIR/mnist/mnist.npz, DIR/usps/usps.npz; at least 85 % to USPS
+python -m benchmarks.translation --data DIR      DIR/mnist/mnist.npz, DIR/usps/usps.npz; target: 85 % to USPS
 
 Both come to 16 x 16, the size of USPS: MNIST's margin of 4 pixels, which is empty and which USPS has not, is cut, and
 what is left is made smaller. Settings were chosen on MNIST's validation digits; the test digits are looked at once.

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 
 from genai_core import catalog
@@ -126,7 +127,8 @@ class FittedModel:
     def translate(self, table: pa.Table, to: str | bool | int) -> tuple[pa.Table, Mapping[int, str]]:
         """Every record as it would look in the domain `to`; and the rows that could not be read, with the reason.
 
-        Unreadable rows are nulls. Raises MissingCapability, and InvalidInput for a domain that the model does not know.
+        Unreadable rows are nulls, unreadable tensors zeros: pyarrow does not read null ones back from Parquet.
+        Raises MissingCapability, and InvalidInput for a domain that the model does not know.
         """
         if "translates" not in self.capabilities:
             raise MissingCapability(f"this {self.kind} model does not translate; a cyclegan does")
@@ -139,10 +141,14 @@ class FittedModel:
                 for x, _, rows in self._batches(records)
             ]
         found = torch.cat(parts).numpy() if parts else np.zeros((0, records.tokens.shape[1]), np.int64)
+        found[list(records.faults)] = 0
         made = self.codec.decode(found, np.random.default_rng(0))
         if records.faults:
-            # a missing row number gives nulls, also in tensors, which `if_else` does not know
-            made = made.take(pa.array(np.arange(len(records)), mask=~records.readable()))
+            keep = pa.array(records.readable())
+            nullable = [name for name in made.column_names if not _is_tensor(made[name].type)]
+            for name in nullable:
+                nulls = pc.if_else(keep, made[name], pa.scalar(None, made[name].type))
+                made = made.set_column(made.column_names.index(name), name, nulls)
         return made, records.faults
 
     def check_scores(self, names: Sequence[str]) -> None:
@@ -238,3 +244,7 @@ class FittedModel:
         from genai_core import artifact
 
         return artifact.save(self, directory)
+
+
+def _is_tensor(kind: pa.DataType) -> bool:
+    return pa.types.is_fixed_size_list(getattr(kind, "storage_type", kind))
