@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from genai_core import catalog
 from genai_core.artifact import Header
 from genai_core.errors import JobFailed, Unavailable
 from pipelines import storage
@@ -129,9 +131,20 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
 
 def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
     try:
-        return sink.finish(batch.plan, batch.provenance, batch.summarise(sink, batch.provenance))
+        summary = _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
+        return sink.finish(batch.plan, batch.provenance, summary)
     except Unavailable as error:  # after the work: no longer a matter of bad input
         raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error
+
+
+def _unreadable(batch: Batch, sink: Sink) -> dict[str, Any]:
+    """How many records could not be read, by reason; of modalities whose records are read at all."""
+    if batch.reader is None or catalog.codec_class(batch.header.modality).details is None:
+        return {}
+    found: Counter[str] = Counter()
+    for record in sink.records():
+        found.update(record.get("faults", {}))
+    return {"unreadable": dict(sorted(found.items()))} if found else {}
 
 
 def _log_inputs(run: Run, batch: Batch) -> None:

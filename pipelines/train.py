@@ -126,6 +126,10 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         result = _keep(job, fitted, tracked, Path(scratch), source)
     shutil.rmtree(Path(job.checkpoints) / this, ignore_errors=True)
     facts = fitted.provenance["training"]
+    if skipped := fitted.provenance["data"].get("skipped"):
+        result["unreadable"] = skipped
+        told = ", ".join(f"{count} {reason}" for reason, count in skipped.items())
+        context.log(f"{job.name}: left out what could not be read: {told}")
     return {
         "status": "done",
         "job_id": this,

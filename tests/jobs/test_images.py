@@ -52,7 +52,8 @@ def train(kind: str) -> dict[str, Any]:
 
 
 def test_pictures_are_learnt_drawn_by_class_and_scored(workplace: Path) -> None:
-    assert train("autoregressive")["status"] == "done"
+    unreadable = {"empty": 1, "truncated": 1}
+    assert train("autoregressive")["unreadable"] == unreadable
     made = run("generate_images", "model=model", "rows=10")
     table = pq.read_table("out/synthetic-digits/data")
     assert made["overview"] == "_contact_sheet.png" and table.column_names == ["image", "label"]
@@ -62,6 +63,7 @@ def test_pictures_are_learnt_drawn_by_class_and_scored(workplace: Path) -> None:
     done = run("score_images", "model=model", "fdr=null", "top_k=5")
     scored = pq.read_table("out/odd-digits/data")
     assert done["rows"] == scored.num_rows == 182 and done["overview"] == "_contact_sheet.png"
+    assert done["unreadable"] == unreadable
     faults = scored.filter(scored["fault"].is_valid()).to_pylist()
     assert {row["file"]: row["fault"].partition(":")[0] for row in faults} == {
         "3/empty.png": "empty",
