@@ -189,7 +189,7 @@ def few_of(train: np.ndarray, seed: int) -> np.ndarray:
     return train[np.concatenate(rows)]
 
 
-def sheet(made: np.ndarray, columns: int = 12) -> Image.Image:
+def sheet(made: np.ndarray, columns: int = 8) -> Image.Image:
     """A contact sheet: one row of samples for every class."""
     rows = []
     for label in range(10):
