@@ -53,6 +53,7 @@ __all__ = [
 ]
 
 QUIET = {  # settings of mlflow that a user may override
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # shown wherever tqdm is installed
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "MLFLOW_DISABLE_AGENT_HINT": "true",
     "MLFLOW_LOGGING_LEVEL": "ERROR",

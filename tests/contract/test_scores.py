@@ -77,7 +77,9 @@ def test_a_saved_model_samples_and_scores_as_before(learnt, tmp_path) -> None:
         assert np.array_equal(
             again.score(table, [name]).totals[name], model.score(table, [name]).totals[name]
         )
-    if "samples" in model.capabilities and model.modality != "audio":  # a batch of sounds: 8 s for their phases
+    if (
+        "samples" in model.capabilities and model.modality != "audio"
+    ):  # a batch of sounds: 8 s for their phases
         drawn = model.sample(9, seed=3)
         assert drawn.schema.equals(model.schema, check_metadata=True) and drawn.num_rows == 9
         assert again.sample(9, seed=3).equals(drawn)
