@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any
 
@@ -78,7 +79,14 @@ def _answering(command: Command) -> Command:
 
 
 def _slotted(command: Command) -> Command:
-    """The options that say which scheduled time a run stands for."""
+    """The options that say which time a run stands for; the command gets `slot`, a function that reads them."""
+
+    @wraps(command)
+    def made(slot: str | None, cron: str | None, timezone: str, **others: Any) -> Any:
+        from jobs.slots import slot_from
+
+        return command(slot=lambda: slot_from(slot, cron, timezone), **others)
+
     for option in (
         click.option("--timezone", default="UTC", show_default=True, metavar="ZONE",
                      help="Zone of --slot and --cron, such as Europe/Berlin."),
@@ -87,8 +95,8 @@ def _slotted(command: Command) -> Command:
         click.option("--slot", metavar="TIME",
                      help="Fill {slot} in FILE with this time, such as 2026-11-01: to back-fill a missed run."),
     ):  # fmt: skip
-        command = option(command)
-    return command
+        made = option(made)
+    return made
 
 
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
@@ -147,9 +155,7 @@ def genai() -> None:
 def run(
     file: str,
     overrides: tuple[str, ...],
-    slot: str | None,
-    cron: str | None,
-    timezone: str,
+    slot: Callable[[], Any],
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -160,14 +166,9 @@ def run(
     """
     from jobs.execute import Voice, run_file
     from jobs.outcome import settle
-    from jobs.slots import slot_from
 
     voice = Voice(quiet=quiet or as_json)
-
-    def work(emit: Any) -> Any:
-        return run_file(file, overrides, voice, emit, slot_from(slot, cron, timezone))
-
-    return settle(work, {"file": file}, as_json, debug)
+    return settle(lambda emit: run_file(file, overrides, voice, emit, slot()), {"file": file}, as_json, debug)
 
 
 @genai.command()
@@ -179,9 +180,7 @@ def run(
 def check(
     file: str,
     overrides: tuple[str, ...],
-    slot: str | None,
-    cron: str | None,
-    timezone: str,
+    slot: Callable[[], Any],
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -192,14 +191,9 @@ def check(
     """
     from jobs.execute import Voice, check_file
     from jobs.outcome import settle
-    from jobs.slots import slot_from
 
     voice = Voice(quiet=quiet or as_json)
-
-    def work(_: Any) -> Any:
-        return check_file(file, overrides, voice, slot_from(slot, cron, timezone))
-
-    return settle(work, {"file": file}, as_json, debug)
+    return settle(lambda _: check_file(file, overrides, voice, slot()), {"file": file}, as_json, debug)
 
 
 @genai.command()

@@ -14,7 +14,7 @@ from genai_core.model import EXACT, Condition, LogProb, Model, Samples
 from genai_core.networks.causal import CausalNetwork
 from genai_core.spaces import Space
 
-VALIDATION_BATCH = 512  # records of a validation computed at once; tables: all, their networks are small
+VALIDATION_BATCH = 512  # records computed at once
 
 
 class Autoregressive(Model, Samples, LogProb):

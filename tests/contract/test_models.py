@@ -94,7 +94,7 @@ def test_same_seed_same_weights(kind: str) -> None:
 def test_learns_the_dependence(kind: str) -> None:
     """In the data the second position equals the first; independent columns would agree in a third of the rows."""
     x = fitted(kind, 25 if kind == "autoregressive" else 60).sample(2000, torch.Generator().manual_seed(0))
-    # a VAE with two latents and a plain prior leaves holes between its three codes
+    # a VAE with two latents leaves holes between its three codes
     assert (x[:, 0] == x[:, 1]).float().mean() > (0.7 if kind == "vae" else 0.8)
 
 
