@@ -30,7 +30,7 @@ from benchmarks.record import save
 from genai_core import fit
 from genai_core.modalities.audio import place
 from genai_core.scores.cepstral_distance import align
-from genai_core.spectrogram import LogMel
+from genai_core.sounds.spectrogram import LogMel
 
 RATE = 8000
 HEARD = LogMel.covering(RATE, 40, 0.02, 0.8)

@@ -14,11 +14,11 @@ import torch
 from genai_core import catalog
 from genai_core.calibration import Calibration
 from genai_core.codec import Codec
-from genai_core.conditions import check_sampling
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records
+from genai_core.tables.conditions import check_sampling
 
 
 @dataclass

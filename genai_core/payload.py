@@ -11,8 +11,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from genai_core.codec import digest_of
-from genai_core.columns import is_categorical, is_numeric
 from genai_core.errors import InvalidData, InvalidInput, MissingCapability, SchemaMismatch, nearest
+from genai_core.tables.columns import is_categorical, is_numeric
 
 if TYPE_CHECKING:  # checking a job file must not import torch
     from genai_core.model import Condition

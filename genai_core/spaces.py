@@ -213,7 +213,7 @@ class Records(NamedTuple):
 
     tokens       shape (batch, entries), integers
     log_measure  shape (batch, fields), nats: what turns the probability of a field's entries into the density of
-                 its value under the field's reference measure (see `genai_core.columns`); else zeros
+                 its value under the field's reference measure (see `genai_core.tables.columns`); else zeros
     faults       row -> why it could not be read (a truncated picture, bytes that are no text); its entries mean nothing
     """
 

@@ -8,8 +8,8 @@ import pyarrow as pa
 from PIL import Image, ImageDraw
 
 from genai_core.modalities.image import HEAT_MAP
-from genai_core.picture_columns import images
-from genai_core.pictures import Unreadable, bombs_refused, png
+from genai_core.pictures.columns import images
+from genai_core.pictures.encoded import Unreadable, bombs_refused, png
 
 FILE = "_contact_sheet.png"
 ROWS = 64

@@ -9,7 +9,7 @@ from pydantic import Field
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
-from genai_core.conditions import check_sampling
+from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context

@@ -10,7 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from genai_core.modalities.audio import HEAT_MAP
-from genai_core.sounds import Unreadable, files_in, read, wav
+from genai_core.sounds.files import Unreadable, files_in, read, wav
 
 FILE = "_listen.html"
 ROWS = 24

@@ -12,11 +12,11 @@ import pyarrow as pa
 
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData
-from genai_core.heat_maps import heat_map
 from genai_core.hyperparameters import AudioSettings
 from genai_core.payload import Classes, PayloadCodec, whole_array
-from genai_core.sound_views import CLIPS_TOGETHER, Loudness, Spectrogram, View, Waveform, from_state
-from genai_core.sounds import Sound, Unreadable, files_in, holds_sounds, read, write_column
+from genai_core.pictures.heat_maps import heat_map
+from genai_core.sounds.files import Sound, Unreadable, files_in, holds_sounds, read, write_column
+from genai_core.sounds.views import CLIPS_TOGETHER, Loudness, Spectrogram, View, Waveform, from_state
 from genai_core.spaces import Records, Space
 
 HEAT_MAP = "heat_map"
@@ -178,7 +178,7 @@ class _First:
         return sound
 
     def _listen(self, found: list[Sound]) -> None:
-        from genai_core.spectrogram import LogMel
+        from genai_core.sounds.spectrogram import LogMel
 
         if self.loudness is None:
             s = self.settings

@@ -12,17 +12,17 @@ import pyarrow as pa
 
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData
-from genai_core.heat_maps import heat_map, hottest_region
 from genai_core.hyperparameters import ImageSettings
 from genai_core.payload import Classes, PayloadCodec, whole_array
-from genai_core.picture_columns import (
+from genai_core.pictures.columns import (
     holds_pictures,
     images,
     read_column,
     write_column,
     written_type,
 )
-from genai_core.pictures import Frame, Unreadable, bombs_refused
+from genai_core.pictures.encoded import Frame, Unreadable, bombs_refused
+from genai_core.pictures.heat_maps import heat_map, hottest_region
 from genai_core.spaces import Grid, Records
 
 HEAT_MAP = "heat_map"

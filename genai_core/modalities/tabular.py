@@ -12,11 +12,11 @@ import pyarrow as pa
 import pyarrow.types as pt
 
 from genai_core.codec import MIN_ROWS, digest_of
-from genai_core.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
-from genai_core.conditions import Where
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from genai_core.hyperparameters import TabularSettings
 from genai_core.spaces import Records, Tokens
+from genai_core.tables.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
+from genai_core.tables.conditions import Where
 
 
 class TabularCodec:

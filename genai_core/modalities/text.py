@@ -12,14 +12,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from genai_core import text_tokens
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData, InvalidInput
 from genai_core.hyperparameters import TextSettings
-from genai_core.odd_words import odd_words
 from genai_core.payload import Classes, PayloadCodec
 from genai_core.spaces import Records, Sequence
-from genai_core.text_tokens import ByteTokens, PairTokens, TextTokens
+from genai_core.texts import tokens as text_tokens
+from genai_core.texts.odd_words import odd_words
+from genai_core.texts.tokens import ByteTokens, PairTokens, TextTokens
 
 USUAL = "text"  # the column that is meant where several hold texts
 SAMPLE_BYTES = 2**24  # of texts that byte pairs are counted in

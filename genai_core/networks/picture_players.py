@@ -10,11 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from genai_core.augmentation import COLOUR_POLICY, GREY_POLICY, augment
 from genai_core.evaluation.frechet import kernel_distance
 from genai_core.networks.adversaries import Critic, Generator
 from genai_core.networks.keras_adapter import KerasCritic, KerasGenerator
 from genai_core.networks.picture_features import PictureFeatures
+from genai_core.pictures.augmentation import COLOUR_POLICY, GREY_POLICY, augment
 from genai_core.spaces import Grid
 
 SMALLEST = 7  # the longer side at the lowest resolution, at most: 28 -> 7, 32 and 64 -> 4
@@ -89,7 +89,7 @@ class PictureGenerator(Generator):
 class PictureCritic(Critic):
     """A network (`pac` pictures stacked by channels, labels (packs, pac)) -> logits, as a player of a `Grid`.
 
-    In training it sees pictures as `policy` augments them (`genai_core.augmentation`), real and made ones alike.
+    In training it sees real and made pictures alike as `policy` augments them (`genai_core.pictures.augmentation`).
     """
 
     penalised = 0.25  # a second derivative costs as much as all the rest

@@ -16,8 +16,8 @@ from torch import Tensor
 from genai_core.errors import MissingCapability
 from genai_core.model import Model
 from genai_core.scores import State
+from genai_core.sounds.spectrogram import FLOOR, LogMel
 from genai_core.spaces import Grid, Sequence
-from genai_core.spectrogram import FLOOR, LogMel
 
 NEEDS = Model
 UNIT = "squared standard deviations"

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from genai_core.model import LogProb, Model
 from genai_core.networks.tokens import sum_by_field
-from genai_core.pictures import image_of
+from genai_core.pictures.encoded import image_of
 from genai_core.scores import State
 from genai_core.scores.negative_log_likelihood import entries as entries
 

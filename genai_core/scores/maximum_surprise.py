@@ -12,7 +12,7 @@ from torch import Tensor
 from genai_core.model import LogProb, Model
 from genai_core.scores import State
 from genai_core.scores.negative_log_likelihood import entries as entries
-from genai_core.surprise import surprise
+from genai_core.texts.surprise import surprise
 
 NEEDS = LogProb
 UNIT = "nats per token"

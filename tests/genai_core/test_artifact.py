@@ -124,7 +124,7 @@ def test_schema_is_checked_from_the_header(written: Path) -> None:
 
 def test_the_codec_alone_needs_no_torch_and_knows_what_was_seen(written: Path) -> None:
     code = (
-        "import sys; from genai_core.artifact import load_codec; from genai_core.conditions import Where;"
+        "import sys; from genai_core.artifact import load_codec; from genai_core.tables.conditions import Where;"
         f"Where(load_codec({str(written)!r}), {{'colour': 'red'}}); print('torch' in sys.modules)"
     )
     said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genai_core.errors import MissingCapability
 from genai_core.scores import cepstral_distance
-from genai_core.sound_views import Spectrogram, Waveform
+from genai_core.sounds.views import Spectrogram, Waveform
 from genai_core.spaces import Grid, Sequence
 
 RATE, SAMPLES = 8000, 4032

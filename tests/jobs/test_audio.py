@@ -13,7 +13,7 @@ import pytest
 import soundfile
 import yaml
 
-from genai_core.sounds import files_in, read
+from genai_core.sounds.files import files_in, read
 from jobs.execute import Voice, run_file
 
 RATE, SECONDS = 4000, 0.24

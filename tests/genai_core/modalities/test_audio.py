@@ -15,7 +15,7 @@ import soundfile
 from genai_core.errors import InvalidData, MissingCapability, Unavailable
 from genai_core.hyperparameters import AudioSettings
 from genai_core.modalities.audio import HEAT_MAP, AudioCodec
-from genai_core.sounds import wav
+from genai_core.sounds.files import wav
 
 RATE, SECONDS = 8000, 0.25
 VIEWS = ("waveform", "log_mel")

@@ -18,10 +18,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from genai_core.errors import InvalidData, InvalidInput, MissingCapability, SchemaMismatch
-from genai_core.heat_maps import hottest_region
 from genai_core.hyperparameters import ImageSettings
 from genai_core.modalities.image import ImageCodec
-from genai_core.pictures import Unreadable, read
+from genai_core.pictures.encoded import Unreadable, read
+from genai_core.pictures.heat_maps import hottest_region
 
 ROWS, HIGH, WIDE = 12, 6, 5
 COLOUR = np.random.default_rng(0).integers(0, 256, (ROWS, HIGH, WIDE, 3)).astype(np.uint8)

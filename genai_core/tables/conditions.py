@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from genai_core.columns import take
 from genai_core.errors import InvalidInput, MissingCapability, nearest
+from genai_core.tables.columns import take
 
 if TYPE_CHECKING:  # checking a job file must not import torch
     from genai_core.modalities.tabular import TabularCodec

@@ -6,8 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from genai_core.columns import ColumnSummary
-from genai_core.sketches import NumericSummary, _decimals
+from genai_core.tables.columns import ColumnSummary
+from genai_core.tables.sketches import NumericSummary, _decimals
 
 
 def summary(*parts: np.ndarray, integral: bool = False) -> NumericSummary:

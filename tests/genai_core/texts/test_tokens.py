@@ -10,10 +10,10 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from genai_core import text_tokens
 from genai_core.errors import InvalidData, InvalidInput, MissingCapability, SchemaMismatch, Unavailable
 from genai_core.hyperparameters import TextSettings
 from genai_core.modalities.text import TextCodec
+from genai_core.texts import tokens as text_tokens
 
 WORDS = ["the cat", "sat on", "", "the mat", "größe", "日本", "a\nb", "cats", "mats", "hat", "naïve café"]
 TYPES = [
@@ -84,7 +84,7 @@ def test_fitting_does_not_depend_on_batches() -> None:
 
 def test_byte_pairs_are_the_same_in_every_process() -> None:
     code = (
-        "from genai_core.text_tokens import PairTokens; import hashlib;"
+        "from genai_core.texts.tokens import PairTokens; import hashlib;"
         "print(hashlib.sha256(PairTokens.fit(['the cat sat', 'on the mat']*9, 280).rules.encode()).hexdigest())"
     )
     prints = {subprocess.check_output([sys.executable, "-c", code]) for _ in range(2)}

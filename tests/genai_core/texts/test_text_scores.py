@@ -10,7 +10,7 @@ import torch
 import genai_core
 from genai_core import catalog
 from genai_core.scores import maximum_surprise
-from genai_core.surprise import surprise
+from genai_core.texts.surprise import surprise
 
 SCORES = catalog.scores_of("autoregressive", "text")
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
-from genai_core.pictures import png
+from genai_core.pictures.encoded import png
 
 PARTS = 5  # a region's sides are a fifth of the picture's
 

@@ -18,7 +18,7 @@ from itertools import pairwise
 
 import numpy as np
 
-from genai_core.sketches import NumericSummary
+from genai_core.tables.sketches import NumericSummary
 
 MAX_ATOMS = 128
 MAX_DISCRETE = 400  # with no more distinct values every value is an atom; a year of days fits

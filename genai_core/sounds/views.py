@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
-from genai_core.heat_maps import hottest_window
+from genai_core.pictures.heat_maps import hottest_window
 from genai_core.spaces import Grid, Sequence
 
 if TYPE_CHECKING:  # checking a job file must not import torch
-    from genai_core.spectrogram import LogMel
+    from genai_core.sounds.spectrogram import LogMel
 
 MU = 255  # of the companding (ITU-T G.711, 1972)
 LEVELS = 256
-SILENCE = -100.0  # decibels, see `genai_core.spectrogram.FLOOR`
+SILENCE = -100.0  # decibels, see `genai_core.sounds.spectrogram.FLOOR`
 RANGE = 80.0  # decibels below the loudest of all clips that are told apart
 CLIPS_TOGETHER = 64
 
@@ -106,7 +106,7 @@ class Spectrogram:
     @cached_property
     def transform(self) -> LogMel:
         """Imports torch."""
-        from genai_core.spectrogram import LogMel
+        from genai_core.sounds.spectrogram import LogMel
 
         return LogMel(self.rate, self.mels, self.hop, self.frames)
 
@@ -145,7 +145,7 @@ class Spectrogram:
         found = hottest_window(nats.reshape(self.mels, self.frames))
         if found is None:
             return "everywhere"
-        from genai_core.spectrogram import band_edges
+        from genai_core.sounds.spectrogram import band_edges
 
         edges = band_edges(self.rate, self.mels)
         low, high = edges[found.row], edges[found.row + found.high + 1]

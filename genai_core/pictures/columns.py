@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.types as pt
 from PIL import Image
 
-from genai_core.pictures import Frame, Unreadable, image_of, placed, plain, png, read
+from genai_core.pictures.encoded import Frame, Unreadable, image_of, placed, plain, png, read
 
 BYTES = "bytes"  # the field of a struct that holds the picture, as Hugging Face's datasets write it
 SCALE = {"uint8": 1, "uint16": 257}  # of a whole number for one of 256 levels; floats lie in 0 .. 1

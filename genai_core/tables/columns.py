@@ -15,10 +15,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from genai_core.axis import NumericAxis, fit_axis
 from genai_core.errors import InvalidData
-from genai_core.sketches import CategoricalSummary, NumericSummary
 from genai_core.spaces import Position
+from genai_core.tables.axis import NumericAxis, fit_axis
+from genai_core.tables.sketches import CategoricalSummary, NumericSummary
 
 MAX_FLAT = 512  # categories with more values are split into groups, so that no softmax is wider
 CATEGORY_SPECIALS = ("unseen", "missing")

@@ -56,7 +56,7 @@ def test_atoms_are_exact() -> None:
 
 
 def token_kind(codec: TabularCodec, values: pa.Array) -> list[str]:
-    from genai_core.axis import SPECIALS
+    from genai_core.tables.axis import SPECIALS
 
     axis = codec.columns[0].axes[0]
     first = codec.encode(pa.table({"x": values})).tokens[:, 0]

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from genai_core.spectrogram import (
+from genai_core.sounds.spectrogram import (
     FRAMES_TOGETHER,
     LogMel,
     band_edges,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from genai_core.augmentation import COLOUR_POLICY, GREY_POLICY, STEPS, augment, cutout, translation
+from genai_core.pictures.augmentation import COLOUR_POLICY, GREY_POLICY, STEPS, augment, cutout, translation
 
 
 def pictures(batch: int = 4, channels: int = 3, height: int = 9, width: int = 6) -> torch.Tensor:

@@ -1,0 +1,1 @@
+"""Sounds: files, views of a sound, spectrograms"""

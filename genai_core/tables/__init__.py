@@ -1,0 +1,1 @@
+"""Tables: columns as tokens, numeric axes, sketches, conditions"""

@@ -1,0 +1,1 @@
+"""Texts: tokens, surprise, odd words"""
