@@ -94,7 +94,10 @@ class Sink:
         }
         with storage.explained(self.uri):
             storage.put_bytes(self.filesystem, self.path(file), data)
-            storage.put_bytes(self.filesystem, self.path(RECORDS, f"{shard.name}.json"), canonical(record))
+            # not durable: a record that a power cut takes costs the time of its shard, and no more
+            storage.put_bytes(
+                self.filesystem, self.path(RECORDS, f"{shard.name}.json"), canonical(record), durable=False
+            )
         return record
 
     def quarantine(self, shard: Shard, error: BaseException, attempts: int) -> dict[str, Any]:

@@ -128,29 +128,31 @@ def join(path: str, *parts: str) -> str:
     return posixpath.join(path, *parts)
 
 
-def put_bytes(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
-    """Write a whole file so that a reader sees all of it or nothing, and it survives a power cut."""
+def put_bytes(filesystem: pafs.FileSystem, path: str, data: bytes, durable: bool = True) -> None:
+    """Write a whole file so that a reader sees all of it or nothing; `durable`: and it survives a power cut."""
     if filesystem.type_name == "local":
-        _put_local(Path(path), data)
+        _put_local(Path(path), data, durable)
     elif filesystem.type_name in RENAMING:
         _put_renamed(filesystem, path, data)
     else:
         _write(filesystem, path, data)
 
 
-def _put_local(path: Path, data: bytes) -> None:
+def _put_local(path: Path, data: bytes, durable: bool) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / temporary_name(path.name)
     try:
         with temporary.open("xb") as file:
             file.write(data)
             file.flush()
-            os.fsync(file.fileno())
+            if durable:
+                os.fsync(file.fileno())
         temporary.replace(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    _sync_directory(path.parent)
+    if durable:
+        _sync_directory(path.parent)
 
 
 def _sync_directory(path: Path) -> None:
