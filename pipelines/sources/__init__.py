@@ -43,4 +43,4 @@ __all__ = [
 def open_source(settings: SourceSettings) -> Source:
     """List the files, read their heads, agree on one schema; InvalidData or InvalidInput says what is wrong."""
     module = import_module(f"pipelines.sources.{settings.kind}")
-    return Source(settings, module.READER)
+    return Source.opened(settings, module.READER)

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
 from typing import Any
-from urllib.parse import unquote
+from urllib.parse import quote, unquote
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -153,6 +153,7 @@ def keys_of(path: str) -> dict[str, str | None]:
 
 def partition_fields(paths: Iterable[str], uri: str) -> list[pa.Field]:
     """The columns that folder names give: int32 or int64 where every value is a whole number, else string."""
+    paths = list(paths)
     keys = [keys_of(path) for path in paths]
     names = list(keys[0])
     odd = next((path for path, k in zip(paths, keys, strict=True) if list(k) != names), None)
@@ -177,18 +178,25 @@ def _key_type(values: Sequence[str | None]) -> pa.DataType:
     return pa.int64() if all(n in INT64 for n in numbers) else pa.string()
 
 
-def key_value(path: str, field: pa.Field) -> pa.Scalar:
-    """What a file's folder says about one partition column."""
-    value = keys_of(path).get(field.name)
+def folder_of(keys: Mapping[str, str | None]) -> str:
+    """The Hive-style folder of partition keys, the inverse of `keys_of`; empty without any."""
+    return "/".join(
+        f"{quote(k, safe='')}={NULL_KEY if v is None else quote(v, safe='')}" for k, v in keys.items()
+    )
+
+
+def key_value(keys: Mapping[str, str | None], field: pa.Field) -> pa.Scalar:
+    """What a file's partition keys say about one column."""
+    value = keys.get(field.name)
     return pa.scalar(
         int(value) if value is not None and pa.types.is_integer(field.type) else value, field.type
     )
 
 
-def key_expression(path: str, fields: Iterable[pa.Field]) -> pc.Expression:
+def key_expression(keys: Mapping[str, str | None], fields: Iterable[pa.Field]) -> pc.Expression:
     """What is true of every row of a file, for leaving out files that no filtered row can be in."""
     whole = pc.scalar(True)
     for field in fields:
-        value, column = key_value(path, field), pc.field(field.name)
+        value, column = key_value(keys, field), pc.field(field.name)
         whole = whole & (column == value if value.is_valid else column.is_null())
     return whole

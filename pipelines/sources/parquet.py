@@ -37,7 +37,7 @@ class ParquetReader(Reader):
         whole = pads.ParquetFileFormat().make_fragment(
             self.absolute(path),
             self.filesystem,
-            partition_expression=key_expression(path, self.partition_fields),
+            partition_expression=key_expression(self.keys(path), self.partition_fields),
         )
         return [group.id for group in whole.subset(condition, schema=self.full_schema).row_groups]
 

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,7 +17,15 @@ import pyarrow.fs as pafs
 from genai_core.errors import InvalidData, InvalidInput, nearest
 from pipelines import filters, storage
 from pipelines.sources import schemas
-from pipelines.sources.files import Fragment, Piece, key_value
+from pipelines.sources.files import (
+    Fragment,
+    Piece,
+    find_files,
+    key_value,
+    keys_of,
+    partition_fields,
+    root_of,
+)
 
 BATCH_ROWS = 65_536
 ROW = "__row__"
@@ -43,6 +51,35 @@ class Reader(ABC):
 
     suffixes: ClassVar[tuple[str, ...]]
     divisible: ClassVar[bool]  # whether a part of a row group can be read without reading all before it
+
+    @classmethod
+    def listed(cls, settings: Any) -> tuple[Self, list[pafs.FileInfo]]:
+        """A reader that knows no schema yet, and the files that the settings mean; none is opened."""
+        filesystem, path = storage.resolve(settings.path)
+        with storage.explained(settings.path):
+            blank = cls(settings, filesystem, root_of(filesystem, path))
+            return blank, find_files(filesystem, path, settings.path, cls.suffixes)
+
+    def agreed(self, found: Sequence[tuple[str, pa.Schema]]) -> Self:
+        """This reader with the schema of all files, and the partition columns that files do not hold themselves."""
+        stored = schemas.unify(found)
+        return self.with_schema(stored, partition_fields([path for path, _ in found], self.settings.path))
+
+    def with_schema(self, stored: pa.Schema, keys: Sequence[pa.Field]) -> Self:
+        """This reader with known columns; a partition column that files hold too is read from them."""
+        extra = tuple(key for key in keys if key.name not in stored.names)
+        return replace(
+            self, full_schema=pa.schema([*stored, *extra], stored.metadata), partition_fields=extra
+        )
+
+    def keys(self, path: str) -> Mapping[str, str | None]:
+        """The partition keys of a file: what its folders say."""
+        return keys_of(path)
+
+    @property
+    def version(self) -> dict[str, Any]:
+        """Which state of a versioned table is read; empty for plain files."""
+        return {}
 
     @abstractmethod
     def head(self, path: str) -> Head:
@@ -139,7 +176,7 @@ class Reader(ABC):
 
     def _column(self, batch: pa.RecordBatch, wanted: pa.Field, path: str) -> pa.Array:
         if wanted.name in self.partitions:
-            return schemas.cast(pa.repeat(key_value(path, wanted), batch.num_rows), wanted.type)
+            return schemas.cast(pa.repeat(key_value(self.keys(path), wanted), batch.num_rows), wanted.type)
         if wanted.name not in batch.schema.names:
             return pa.nulls(batch.num_rows, wanted.type)
         try:

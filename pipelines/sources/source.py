@@ -6,8 +6,8 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -15,39 +15,30 @@ import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidData
 from pipelines import filters, storage
-from pipelines.sources import schemas
-from pipelines.sources.files import (
-    FileSettings,
-    Fragment,
-    Piece,
-    find_files,
-    key_expression,
-    partition_fields,
-    relative,
-    root_of,
-)
+from pipelines.sources.files import Fragment, Piece, key_expression, relative
 from pipelines.sources.reader import BATCH_ROWS, Head, Reader
 
 HEADS_AT_ONCE = 8  # footers of a store are waited for, not computed
 
 
 class Source:
-    """The files that a path means, as they are now."""
+    """Files of one schema, as they are now."""
 
-    def __init__(self, settings: FileSettings, reader_class: type[Reader]) -> None:
-        self.settings = settings
-        filesystem, path = storage.resolve(settings.path)
-        with storage.explained(settings.path):
-            blank = reader_class(settings, filesystem, root_of(filesystem, path))
-            infos = find_files(filesystem, path, settings.path, reader_class.suffixes)
-        found = list(_read_heads(blank, infos))
-        self._fragments = sorted((fragment for fragment, _ in found), key=lambda fragment: fragment.path)
-        self.reader = _agree(
-            blank, sorted(((f.path, head.schema) for f, head in found), key=lambda pair: pair[0])
-        )
+    def __init__(self, reader: Reader, fragments: Sequence[Fragment]) -> None:
+        """`reader` knows the schema; see `opened`."""
+        self.settings, self.reader = reader.settings, reader
+        self._fragments = sorted(fragments, key=lambda fragment: fragment.path)
         self._refuse_empty()
-        self.reader.project(settings.columns)
+        self.reader.project(self.settings.columns)
         self._live = self._without_ruled_out()
+
+    @classmethod
+    def opened(cls, settings: Any, reader_class: type[Reader]) -> Source:
+        """All files that the settings mean, with the schema that all of them fit into."""
+        blank, infos = reader_class.listed(settings)
+        found = list(read_heads(blank, infos))
+        shapes = sorted(((f.path, head.schema) for f, head in found), key=lambda pair: pair[0])
+        return cls(blank.agreed(shapes), [fragment for fragment, _ in found])
 
     @property
     def schema(self) -> pa.Schema:
@@ -121,19 +112,7 @@ class Source:
 
     def _without_ruled_out(self) -> list[Fragment]:
         """Without the files whose folders (`month=12/`) say that the filter takes no row of them."""
-        condition, fields = self.reader.condition, self.reader.partition_fields
-        if condition is None or not fields:
-            return self._fragments
-        import pyarrow.dataset as pads  # imports pandas: 0.15 s
-
-        dataset = pads.FileSystemDataset.from_paths(
-            [fragment.path for fragment in self._fragments],
-            schema=self.reader.full_schema,
-            format=pads.ParquetFileFormat(),  # any: no file is opened
-            filesystem=pafs.LocalFileSystem(),
-            partitions=[key_expression(fragment.path, fields) for fragment in self._fragments],
-        )
-        possible = {fragment.path for fragment in dataset.get_fragments(filter=condition)}
+        possible = not_ruled_out(self.reader, [fragment.path for fragment in self._fragments])
         live = [fragment for fragment in self._fragments if fragment.path in possible]
         if not live:
             raise InvalidData(
@@ -167,23 +146,33 @@ class Source:
             yield low, min(low + length, stop)
 
 
-def _read_heads(reader: Reader, infos: Sequence[pafs.FileInfo]) -> Iterator[tuple[Fragment, Head]]:
-    with ThreadPoolExecutor(min(HEADS_AT_ONCE, len(infos))) as pool:
-        yield from pool.map(lambda info: _read_head(reader, info), infos)
+def not_ruled_out(reader: Reader, paths: Sequence[str]) -> set[str]:
+    """The files whose partition keys do not say that the filter takes no row of them; none is opened."""
+    condition, fields = reader.condition, reader.partition_fields
+    if condition is None or not fields or not paths:
+        return set(paths)
+    import pyarrow.dataset as pads  # imports pandas: 0.15 s
+
+    dataset = pads.FileSystemDataset.from_paths(
+        list(paths),
+        schema=reader.full_schema,
+        format=pads.ParquetFileFormat(),  # any: no file is opened
+        filesystem=pafs.LocalFileSystem(),
+        partitions=[key_expression(reader.keys(path), fields) for path in paths],
+    )
+    return {fragment.path for fragment in dataset.get_fragments(filter=condition)}
 
 
-def _read_head(reader: Reader, info: pafs.FileInfo) -> tuple[Fragment, Head]:
+def read_heads(reader: Reader, infos: Sequence[pafs.FileInfo]) -> Iterator[tuple[Fragment, Head]]:
+    """Every file as it is now, several at a time. InvalidData names the one that cannot be read."""
+    with ThreadPoolExecutor(min(HEADS_AT_ONCE, max(len(infos), 1))) as pool:
+        yield from pool.map(lambda info: read_head(reader, info), infos)
+
+
+def read_head(reader: Reader, info: pafs.FileInfo) -> tuple[Fragment, Head]:
+    """One file as it is now. InvalidData."""
     path = relative(info.path, reader.root)
     with reader.explained(path):
         head = reader.head(info.path)
         etag = storage.etag(reader.filesystem, info)
     return Fragment(path, info.size, etag, sum(head.row_groups), head.row_groups), head
-
-
-def _agree(reader: Reader, found: Sequence[tuple[str, pa.Schema]]) -> Reader:
-    """The reader with the schema of all files, and the partition columns that files do not hold themselves."""
-    stored = schemas.unify(found)
-    keys = partition_fields([path for path, _ in found], reader.settings.path)
-    extra = tuple(key for key in keys if key.name not in stored.names)
-    full = pa.schema([*stored, *extra], stored.metadata)
-    return replace(reader, full_schema=full, partition_fields=extra)

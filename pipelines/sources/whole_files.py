@@ -47,7 +47,7 @@ class WholeFileReader(Reader):
         if self.payload in filters.columns_of(self.settings.filter or "", self.full_schema):
             return None
         arrays = [
-            pa.repeat(key_value(path, field), 1)
+            pa.repeat(key_value(self.keys(path), field), 1)
             if field.name in self.partitions
             else pa.array([None if field.name == self.payload else self._value(field.name, path)], field.type)
             for field in self.full_schema
