@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Sequence
-from functools import wraps
 from pathlib import Path
 from typing import Any
 
 import click
 
+from jobs.options import answering, overriding, slotted
+
 ANSWERS = ("run", "check", "score", "export")  # commands whose last line of standard output is a JSON object
 SHELLS = ("bash", "fish", "zsh")
 SCHEDULERS = ("airflow", "cron", "github", "kubernetes", "raycronjob")
-Command = Callable[..., Any]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,38 +67,6 @@ def _answers(given: Sequence[str]) -> bool:
     return next((word for word in given if not word.startswith("-")), "") in ANSWERS
 
 
-def _answering(command: Command) -> Command:
-    """The options of every command that ends with a JSON line."""
-    for option in (
-        click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error."),
-        click.option("--quiet", is_flag=True, help="Say nothing on standard error but errors."),
-        click.option("--json", "as_json", is_flag=True, help="Say nothing on standard error at all."),
-    ):
-        command = option(command)
-    return command
-
-
-def _slotted(command: Command) -> Command:
-    """The options that say which time a run stands for; the command gets `slot`, a function that reads them."""
-
-    @wraps(command)
-    def made(slot: str | None, cron: str | None, timezone: str, **others: Any) -> Any:
-        from jobs.slots import slot_from
-
-        return command(slot=lambda: slot_from(slot, cron, timezone), **others)
-
-    for option in (
-        click.option("--timezone", default="UTC", show_default=True, metavar="ZONE",
-                     help="Zone of --slot and --cron, such as Europe/Berlin."),
-        click.option("--cron", metavar="EXPRESSION",
-                     help="Fill {slot} with the last time at which this schedule was due."),
-        click.option("--slot", metavar="TIME",
-                     help="Fill {slot} in FILE with this time, such as 2026-11-01: to back-fill a missed run."),
-    ):  # fmt: skip
-        made = option(made)
-    return made
-
-
 def _version(ctx: click.Context, _parameter: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         click.echo(f"genai-core {version()}")
@@ -114,14 +82,6 @@ def version() -> str:
         return installed("genai-core")
     except PackageNotFoundError:
         return "(not installed)"
-
-
-def _complete_set(_ctx: click.Context, _parameter: click.Parameter, incomplete: str) -> list[str]:
-    """`--set fit.s<TAB>`: the keys of the jobs that there are."""
-    from jobs.overrides import settable
-    from jobs.spec import KINDS
-
-    return [f"{key}=" for key in settable(KINDS.values()) if key.startswith(incomplete)]
 
 
 EPILOG = """\b
@@ -148,10 +108,9 @@ def genai() -> None:
 
 @genai.command()
 @click.argument("file", type=click.Path(allow_dash=True))
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
-              help="Override a key in every job of FILE that has it, such as fit.seed=8. May be repeated.")  # fmt: skip
-@_slotted
-@_answering
+@overriding
+@slotted
+@answering
 def run(
     file: str,
     overrides: tuple[str, ...],
@@ -173,10 +132,9 @@ def run(
 
 @genai.command()
 @click.argument("file", type=click.Path(allow_dash=True))
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, shell_complete=_complete_set,
-              help="Override a key, as in `genai run`.")  # fmt: skip
-@_slotted
-@_answering
+@overriding
+@slotted
+@answering
 def check(
     file: str,
     overrides: tuple[str, ...],
@@ -201,7 +159,7 @@ def check(
 @click.option("--cron", required=True, metavar="EXPRESSION", help="Five fields, such as '0 2 * * *'.")
 @click.option("--timezone", default="UTC", show_default=True, metavar="ZONE", help="Such as Europe/Berlin.")
 @click.option("--as", "form", required=True, type=click.Choice(SCHEDULERS), help="Who starts the job.")
-@click.option("--set", "overrides", metavar="KEY=VALUE", multiple=True, help="As in `genai run`.")
+@overriding
 @click.option("--name", help="Of what is made; default: the file's name.")
 @click.option("--image", default="genai-core:latest", show_default=True, help="Container image.")
 @click.option("--namespace", help="Of Kubernetes.")
@@ -248,7 +206,7 @@ def schedule(form: str, **options: Any) -> None:
 @click.option(
     "--max-seconds", type=click.FloatRange(0, min_open=True), default=None, help="Time limit of the fit."
 )
-@_answering
+@answering
 def score(as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
     """Fit on one table and score another in one go: higher is more anomalous.
 
@@ -266,7 +224,7 @@ def score(as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
 @click.argument("directory", type=click.Path())
 @click.option("--as", "form", type=click.Choice(["tfrecord"]), required=True, help="What to write.")
 @click.option("--to", required=True, metavar="DIR", help="Where: a new directory, or the same export's.")
-@_answering
+@answering
 def export(directory: str, form: str, to: str, as_json: bool, quiet: bool, debug: bool) -> int:
     """Write the finished output in DIRECTORY once more, for other programs: TFRecord for TensorFlow."""
     from jobs.outcome import Outcome, complain, settle
