@@ -5,10 +5,11 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache, cached_property
 from importlib.metadata import PackageNotFoundError, version
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,11 @@ class Shard:
     def name(self) -> str:
         """Such as 00042: sorts by id in any listing."""
         return f"{self.id:05d}"
+
+    @property
+    def folder(self) -> str:
+        """Where its rows lie below the data of an output, such as `month=1`; empty: with all others."""
+        return str(self.payload.get("folder", ""))
 
     @property
     def pieces(self) -> list[Piece]:
@@ -86,14 +92,25 @@ def plan_generation(rows: int, seed: int, rows_per_shard: int = ROWS_PER_SHARD) 
     return Plan("generate", tuple(shards))
 
 
-def plan_scoring(source: Source, rows_per_shard: int = ROWS_PER_SHARD) -> Plan:
-    """Each shard reads pieces of files, together about `rows_per_shard` rows before the filter."""
-    packed = enumerate(_pack(_joined(source.pieces(rows_per_shard), rows_per_shard), rows_per_shard))
+def plan_scoring(
+    source: Source, rows_per_shard: int = ROWS_PER_SHARD, folder: Callable[[str], str] | None = None
+) -> Plan:
+    """Each shard reads pieces of files, together about `rows_per_shard` rows before the filter.
+
+    folder  of a file; with it no shard has files of two folders, and its rows lie in a folder of that name
+    """
+    pieces = _joined(source.pieces(rows_per_shard), rows_per_shard)
+    groups = groupby(pieces, lambda piece: folder(piece.path) if folder else "")
+    packed = ((where, found) for where, group in groups for found in _pack(group, rows_per_shard))
     shards = (
-        Shard(i, shard_seed(0, i), sum(p.rows for p in pieces), {"pieces": [p.to_json() for p in pieces]})
-        for i, pieces in packed
+        Shard(i, shard_seed(0, i), sum(p.rows for p in found), _payload(where, found))
+        for i, (where, found) in enumerate(packed)
     )
     return Plan("score", tuple(shards))
+
+
+def _payload(folder: str, pieces: Iterable[Piece]) -> dict[str, Any]:
+    return {"pieces": [p.to_json() for p in pieces], **({"folder": folder} if folder else {})}
 
 
 def _joined(pieces: Iterable[Piece], limit: int) -> Iterator[Piece]:

@@ -83,7 +83,7 @@ class Sink:
         """Write the data file, then the record that commits it. `extra` goes into the record."""
         data = footers.encode(table, {**footer, "shard": shard.id, "seed": shard.seed})
         digest = hashlib.sha256(data).hexdigest()
-        file = f"{DATA}/part-{shard.name}-{digest[:12]}.parquet"
+        file = storage.join(DATA, shard.folder, f"part-{shard.name}-{digest[:12]}.parquet")
         record = {
             "id": shard.id,
             "file": file,
