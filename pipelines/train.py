@@ -147,6 +147,11 @@ def _id(job: TrainJob, source: Source) -> str:
     return job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint()})
 
 
+def id_of(job: TrainJob) -> str:
+    """The id under which the job is tracked and resumed. Reads the source's heads; raises as they do."""
+    return _id(job, open_source(job.source))
+
+
 def _place(compute: ComputeSettings) -> str:
     if in_process(compute):
         return "in this process"
