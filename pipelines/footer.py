@@ -37,5 +37,8 @@ def read(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
     """The provenance in a Parquet file's footer; None when it has none of ours."""
     with filesystem.open_input_file(path) as file:
         metadata = pq.read_metadata(file).metadata or {}
-    text = metadata.get(KEY.encode())
-    return None if text is None else dict(json.loads(text))
+    try:
+        found = json.loads(metadata.get(KEY.encode(), b"null"))
+    except (ValueError, RecursionError):
+        return None
+    return found if isinstance(found, dict) else None

@@ -21,9 +21,9 @@ from pipelines import footer as footers
 from pipelines import storage
 from pipelines.lineage_text import render
 from pipelines.model_uri import locate, registry_of
-from pipelines.plan import canonical
 from pipelines.registry import Registry, Unknown, tracking_uri
 from pipelines.sink import DATA, MANIFEST, Sink
+from pipelines.sink_files import hash_fits, required
 
 __all__ = ["lineage", "render"]
 
@@ -61,7 +61,7 @@ def _of_directory(path: str, verify: bool) -> Tree:
     if "://" not in path and (Path(path) / "MLmodel").exists():
         return _of_model(str(locate(path).directory), path)
     sink = Sink(path)
-    manifest = sink.manifest()
+    manifest = sink.manifest_as_found()  # a changed one is told of, not refused
     if manifest is not None:
         return _of_output(path, sink, manifest, verify)
     job = sink.job()
@@ -81,7 +81,9 @@ def _unfinished(job: Mapping[str, Any]) -> Tree:
 
 
 def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool) -> Tree:
-    faults = [*_manifest_faults(manifest), *_file_faults(sink, manifest, verify)]
+    same = hash_fits(manifest)
+    faults = [] if same else ["the manifest's own hash does not fit"]
+    faults += _file_faults(sink, manifest, verify)
     checked = "every byte is as the manifest says" if verify else "complete (sizes compared, not bytes)"
     tree = {
         "kind": "output",
@@ -92,12 +94,6 @@ def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool)
         "manifest": manifest["hash"],
     }
     return _traced(tree, manifest["provenance"])
-
-
-def _manifest_faults(manifest: Mapping[str, Any]) -> list[str]:
-    content = {name: value for name, value in manifest.items() if name != "hash"}
-    same = manifest.get("hash") == "sha256:" + hashlib.sha256(canonical(content)).hexdigest()
-    return [] if same else ["the manifest's own hash does not fit"]
 
 
 def _file_faults(sink: Sink, manifest: Mapping[str, Any], verify: bool) -> list[str]:
@@ -144,11 +140,13 @@ def _file_state(path: str, footer: Mapping[str, Any]) -> str:
     if footer.get("role") == "anomalies":
         return "a list made from the output's files; the manifest has no hash of it"
     sink = Sink(posixpath.dirname(folder) or ".") if posixpath.basename(folder) == DATA else None
-    manifest = sink.manifest() if sink else None
-    if sink is None or manifest is None or manifest["provenance"]["job_id"] != footer["job_id"]:
+    manifest = sink.manifest_as_found() if sink else None
+    if sink is None or manifest is None or manifest["provenance"].get("job_id") != footer["job_id"]:
         return "not verified: its manifest is not beside it"
     listed = {shard["file"]: shard for shard in manifest["shards"]}
     shard = listed.get(f"{DATA}/{name}")
+    if not hash_fits(manifest):
+        return "changed: the manifest's own hash does not fit"
     if shard is None:
         return "changed: the manifest does not list this file"
     if _sha256(sink, shard["file"]) != shard["sha256"]:
@@ -162,6 +160,7 @@ def _first_line(error: Exception) -> str:
 
 def _traced(tree: Tree, provenance: Mapping[str, Any]) -> Tree:
     """The job, the model and the training behind an output."""
+    provenance = required("provenance", provenance, f"the provenance of {tree['path']}")
     job = ("job_id", "verb", "synthetic", "shard", "seed", "spec", "spec_hash", "versions", "source")
     tree["job"] = {name: provenance[name] for name in job if provenance.get(name) is not None}
     tree["model"] = dict(provenance["model"]) | _found(provenance["model"])

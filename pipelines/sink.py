@@ -22,8 +22,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from genai_core.errors import JobFailed, OutputExists
+from genai_core.errors import InvalidData, JobFailed, OutputExists
 from pipelines import footer as footers
+from pipelines import sink_files as files
 from pipelines import storage
 from pipelines.plan import Plan, Shard, canonical, canonical_hash
 
@@ -55,7 +56,7 @@ class Sink:
                 self.refuse_strangers()
                 self._put_json(JOB, {"format": FORMAT, **job})
             self._refuse_other(job)
-            return {int(record["id"]) for record in self.records()}
+            return {record["id"] for record in self.records()}
 
     def check(self, job: Mapping[str, Any]) -> None:
         """What `prepare` would refuse, without writing anything."""
@@ -66,12 +67,25 @@ class Sink:
                 self._refuse_other(job)
 
     def job(self) -> dict[str, Any] | None:
-        """What _JOB.json says; None when there is none."""
-        return self._read_json(JOB)
+        """What _JOB.json says; None when there is none. Raises InvalidData when no job wrote it."""
+        found = self._read_json(JOB)
+        return None if found is None else files.required("job", found, f"{storage.mask(self.uri)}/{JOB}")
 
     def manifest(self) -> dict[str, Any] | None:
-        """The manifest of a finished job; None before."""
-        return self._read_json(MANIFEST)
+        """The manifest of a finished job; None before. Raises InvalidData unless its hash fits what it says."""
+        found = self.manifest_as_found()
+        if found is not None and not files.hash_fits(found):
+            raise InvalidData(
+                f"{storage.mask(self.uri)}/{MANIFEST} was changed after it was written: its own hash does not fit. "
+                "Restore it, or remove it and run the job again"
+            )
+        return found
+
+    def manifest_as_found(self) -> dict[str, Any] | None:
+        """The same, whatever its hash says."""
+        found = self._read_json(MANIFEST)
+        where = f"{storage.mask(self.uri)}/{MANIFEST}"
+        return None if found is None else files.required("manifest", found, where)
 
     def write_shard(
         self,
@@ -116,8 +130,9 @@ class Sink:
     def records(self) -> Iterator[dict[str, Any]]:
         """The records whose data file is there with the size that they say, by shard id; a few at a time."""
         sizes = {info.path: info.size for info in storage.list_files(self.filesystem, self.path(DATA))}
-        for record in self._stored(RECORDS):
-            if sizes.get(self.path(record["file"])) == record["bytes"]:
+        for record in self._stored(RECORDS, "record"):
+            # taken out, so that no file is listed twice whatever records say
+            if sizes.pop(self.path(record["file"]), None) == record["bytes"]:
                 yield record
 
     def finish(
@@ -169,7 +184,7 @@ class Sink:
     def _failed(self, done: set[int]) -> list[dict[str, Any]]:
         """What is quarantined still; the notes about shards that succeeded later are removed."""
         failed = []
-        for record in self._stored(QUARANTINE):
+        for record in self._stored(QUARANTINE, "quarantined"):
             if record["id"] in done:
                 storage.delete(self.filesystem, self.path(QUARANTINE, f"{record['id']:05d}.json"))
             else:
@@ -184,8 +199,8 @@ class Sink:
             if orphan or storage.is_temporary(name):
                 storage.delete(self.filesystem, info.path)
 
-    def _stored(self, folder: str) -> Iterator[dict[str, Any]]:
-        """The JSON files of a folder in order; torn ones (an interrupted PUT) count as absent."""
+    def _stored(self, folder: str, kind: str) -> Iterator[dict[str, Any]]:
+        """The JSON files of a folder in order; torn ones (an interrupted PUT) and forged ones count as absent."""
         paths = [
             i.path for i in storage.list_files(self.filesystem, self.path(folder)) if i.path.endswith(".json")
         ]
@@ -193,15 +208,17 @@ class Sink:
         with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
             for start in range(0, len(paths), 4 * RECORDS_AT_ONCE):
                 found = pool.map(self._read_path, paths[start : start + 4 * RECORDS_AT_ONCE])
-                yield from (record for record in found if record is not None)
+                believed = (files.believed(kind, record) for record in found if record is not None)
+                yield from (record for record in believed if record is not None)
 
-    def _read_json(self, name: str) -> dict[str, Any] | None:
+    def _read_json(self, name: str) -> Any:
         return self._read_path(self.path(name))
 
-    def _read_path(self, path: str) -> dict[str, Any] | None:
+    def _read_path(self, path: str) -> Any:
+        """The content of a JSON file; None when it is not there, or torn."""
         try:
-            return dict(json.loads(storage.read_bytes(self.filesystem, path)))
-        except (FileNotFoundError, ValueError):
+            return json.loads(storage.read_bytes(self.filesystem, path))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
 
     def _put_json(self, name: str, content: Mapping[str, Any]) -> None:
