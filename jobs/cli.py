@@ -161,8 +161,9 @@ def check(
 @click.option("--as", "form", required=True, type=click.Choice(SCHEDULERS), help="Who starts the job.")
 @overriding
 @click.option("--name", help="Of what is made; default: the file's name.")
-@click.option("--image", default="genai-core:latest", show_default=True, help="Container image.")
+@click.option("--image", help="Container image; default: genai-core, tagged with this version.")
 @click.option("--namespace", help="Of Kubernetes.")
+@click.option("--claim", help="Of Kubernetes: the PersistentVolumeClaim in which relative paths lie.")
 def schedule(form: str, **options: Any) -> None:
     """Print what a scheduler needs to run FILE: a manifest, a crontab line, a DAG or a workflow.
 

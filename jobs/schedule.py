@@ -9,50 +9,56 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from genai_core.errors import InvalidInput
-from jobs.slots import Slot, check_cron, templates_in, times_of_day, zone_of
+from jobs import kubernetes
+from jobs.slots import Slot, check_cron, shortest_gap, templates_in, times_of_day, zone_of
 from jobs.spec import STDIN, Entry, entries
 
-IMAGE = "genai-core:latest"  # what infra/Dockerfile is tagged as
-PLACE = "/etc/genai"
 DEADLINE_SECONDS = 86_400
-RAY_VERSION = "2.60.0"
+START_SECONDS = 300  # what a cluster of its own may take to come up and to go away again
+BUSY = 75  # exit code of a crontab line whose last run is still busy: EX_TEMPFAIL, which no job ends with
+FIRST_MINUTE = 25_000_000  # minutes since 1970 up to 2017: a number below is a date such as 20261101
 
 
 @dataclass(frozen=True)
 class Request:
-    """What shall be scheduled. `name` is a DNS label: it names the things in Kubernetes."""
+    """What shall be scheduled. `claim`: the PersistentVolumeClaim in which relative paths lie, on Kubernetes."""
 
     file: str
     cron: str
     timezone: str = "UTC"
     overrides: tuple[str, ...] = ()
     name: str | None = None
-    image: str = IMAGE
+    image: str | None = None
     namespace: str | None = None
+    claim: str | None = None
 
     @property
     def label(self) -> str:
-        """`name`, or the file's, as Kubernetes wants it."""
+        """`name`, or the file's, as a DNS label: it names the things in Kubernetes. Raises InvalidInput."""
         text = re.sub(r"[^a-z0-9-]+", "-", (self.name or Path(self.file).stem).lower()).strip("-")
-        return text[:45].rstrip("-") or "genai"
+        text = text if text[:1].isalpha() else f"genai-{text}".strip("-")
+        if len(text) > kubernetes.MAX_NAME:
+            raise InvalidInput(
+                f"the name {text!r} has {len(text)} characters, {kubernetes.MAX_NAME} at most fit what schedulers "
+                "append to it; give a shorter one: --name"
+            )
+        return text
 
     @property
     def text(self) -> str:
         """Of the job file."""
         return Path(self.file).read_text(encoding="utf-8-sig")
 
-    def command(self, file: str, *slot: str) -> list[str]:
-        """The command that runs the job."""
-        settings = [word for override in self.overrides for word in ("--set", override)]
+    def command(self, file: str, *slot: str, more: Sequence[str] = ()) -> list[str]:
+        """The command that runs the job; what the user overrides wins over `more`."""
+        settings = [word for override in (*more, *self.overrides) for word in ("--set", override)]
         return ["genai", "run", file, *slot, "--timezone", self.timezone, *settings]
 
 
@@ -63,8 +69,39 @@ def write(form: str, request: Request) -> str:
     if request.file == STDIN:
         raise InvalidInput("a schedule needs a job file to name, not standard input")
     slot = Slot.last_due(request.cron, request.timezone)
-    _refuse_same_slots(entries(request.file, request.overrides, slot), request)
+    found = entries(request.file, request.overrides, slot)
+    _refuse_same_slots(found, request)
+    if form in IN_PODS:
+        _refuse_lost_paths(found, request)
     return FORMS[form](request)
+
+
+def _refuse_lost_paths(found: Sequence[Entry], request: Request) -> None:
+    """A pod has none of this machine's files, and what it writes beside a volume ends with it."""
+    for entry in found:
+        for key, path in _paths(entry):
+            if "://" in path or path.startswith("models:/"):
+                continue
+            if request.claim is None:
+                raise InvalidInput(
+                    f"{entry.place}: {key} {path!r} would lie in a pod, whose files end with it; give a URI such as "
+                    "s3://bucket/folder, or --claim NAME, the PersistentVolumeClaim that holds it"
+                )
+            if Path(path).is_absolute() and not path.startswith(f"{kubernetes.WORK}/"):
+                raise InvalidInput(
+                    f"{entry.place}: {key} {path!r} lies beside the claim, which is mounted at {kubernetes.WORK}; "
+                    "give a relative path, or a URI"
+                )
+
+
+def _paths(entry: Entry) -> Iterator[tuple[str, str]]:
+    """Where a job reads and writes."""
+    for key in ("source.path", "sink.path", "model"):
+        value: Any = entry.job
+        for name in key.split("."):
+            value = getattr(value, name, None)
+        if isinstance(value, str):
+            yield key, value
 
 
 def _refuse_same_slots(found: Sequence[Entry], request: Request) -> None:
@@ -97,42 +134,39 @@ def _sink(entry: Entry) -> str | None:
 
 
 def _cron(request: Request) -> str:
-    """For a crontab: one run at a time by flock; % has a meaning there and is escaped."""
+    """For a crontab: one run at a time by flock, and a skipped one is said; % has a meaning there and is escaped."""
     command = shlex.join(request.command(str(Path(request.file).absolute()), "--cron", request.cron))
-    lock = f"/tmp/genai-{request.label}.lock"
+    skipped = f"genai: {request.label} skips a slot, since its last run is still busy; genai run --slot makes up for it"
     line = (
-        f"cd {shlex.quote(str(Path.cwd()))} && exec flock --nonblock --conflict-exit-code 0 {lock} {command}"
+        f"cd {shlex.quote(str(Path.cwd()))} && {{ "
+        f"flock --nonblock --conflict-exit-code {BUSY} .genai-{request.label}.lock {command}; code=$?; "
+        f"[ $code -ne {BUSY} ] || echo {shlex.quote(skipped)} >&2; exit $code; }}"
     )
     escaped = line.replace("%", r"\%")
     return f"CRON_TZ={request.timezone}\n{request.cron} {escaped}\n"
 
 
 def _kubernetes(request: Request) -> str:
-    """A batch/v1 CronJob. The scheduled minute stands in the name of the Job that the controller makes of it."""
-    script = f'exec {shlex.join(request.command(f"{PLACE}/job.yaml"))} --slot "@$((${{JOB_NAME##*-}} * 60))"'
+    """A batch/v1 CronJob. The controller names its Jobs NAME-MINUTE, and that is the slot, however late they start.
+
+    A missed slot is named by hand: kubectl create job NAME-2026-11-01 --from=cronjob/NAME
+    """
+    name, image = request.label, request.image or kubernetes.IMAGE
+    script = (
+        f"at=${{JOB_NAME#{name}-}}\n"
+        f'if [ "$at" -gt {FIRST_MINUTE} ] 2>/dev/null; then at="@$((at * 60))"; fi\n'
+        f'exec {shlex.join(request.command(f"{kubernetes.PLACE}/job.yaml"))} --slot "$at"\n'
+    )
     name_of_job = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
-    container = _container(request) | {
+    container = {
+        "name": "job",
         "command": ["sh", "-c", script],
         "env": [{"name": "JOB_NAME", "valueFrom": name_of_job}],
     }
     job = {
         "backoffLimit": 3,
         "activeDeadlineSeconds": DEADLINE_SECONDS,
-        "template": {
-            "metadata": {"labels": {"app.kubernetes.io/name": "genai-core"}},
-            "spec": {
-                "restartPolicy": "Never",
-                "automountServiceAccountToken": False,
-                "securityContext": {
-                    "runAsNonRoot": True,
-                    "runAsUser": 1000,
-                    "fsGroup": 1000,
-                    "seccompProfile": {"type": "RuntimeDefault"},
-                },
-                "containers": [container],
-                "volumes": _volumes(request),
-            },
-        },
+        "template": kubernetes.pod(name, image, request.claim, container),
     }
     spec = {
         "schedule": request.cron,
@@ -143,42 +177,39 @@ def _kubernetes(request: Request) -> str:
         "failedJobsHistoryLimit": 5,
         "jobTemplate": {"spec": job},
     }
-    made = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": _metadata(request), "spec": spec}
-    return _documents(_config_map(request), made)
+    about = kubernetes.metadata(name, request.namespace)
+    made = {"apiVersion": "batch/v1", "kind": "CronJob", "metadata": about, "spec": spec}
+    return kubernetes.documents(kubernetes.config_map(name, request.namespace, request.text), made)
 
 
 def _raycronjob(request: Request) -> str:
     """A ray.io/v1 RayCronJob (KubeRay, an alpha feature): a cluster of its own for every slot.
 
-    It has no concurrency policy: leave more time between two runs than one takes.
+    It has no concurrency policy, so a run and its one retry are ended before the next slot is due.
     """
-    entry = shlex.join(request.command(f"{PLACE}/job.yaml", "--cron", request.cron))
-    pod = {"spec": {"containers": [_container(request, "ray")], "volumes": _volumes(request)}}
-    cluster = {
-        "rayVersion": RAY_VERSION,
-        "headGroupSpec": {"rayStartParams": {"dashboard-host": "0.0.0.0"}, "template": pod},
-        "workerGroupSpecs": [
-            {
-                "groupName": "workers",
-                "replicas": 1,
-                "minReplicas": 0,
-                "maxReplicas": 4,
-                "rayStartParams": {},
-                "template": pod,
-            }
-        ],
-    }
+    seconds = (int(shortest_gap(request.cron, request.timezone).total_seconds()) - START_SECONDS) // 2
+    if seconds < START_SECONDS:
+        raise InvalidInput(
+            f"--cron {request.cron!r} fires too often for a cluster of its own each time, and KubeRay would let them "
+            "overlap; leave 15 minutes between two runs, or use --as kubernetes"
+        )
+    name, image = request.label, request.image or kubernetes.IMAGE
+    words = request.command(
+        f"{kubernetes.PLACE}/job.yaml", "--cron", request.cron, more=["compute.runner=127.0.0.1:6379"]
+    )
     job = {
-        "entrypoint": entry,
+        "entrypoint": shlex.join(words),
         "shutdownAfterJobFinishes": True,
-        "ttlSecondsAfterFinished": 600,
-        "activeDeadlineSeconds": DEADLINE_SECONDS,
+        "ttlSecondsAfterFinished": 60,
+        "activeDeadlineSeconds": min(seconds, DEADLINE_SECONDS),
         "backoffLimit": 1,
-        "rayClusterSpec": cluster,
+        "submitterPodTemplate": kubernetes.submitter(name, image),
+        "rayClusterSpec": kubernetes.cluster(name, image, request.claim),
     }
     spec = {"schedule": request.cron, "timeZone": request.timezone, "jobTemplate": job}
-    made = {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": _metadata(request), "spec": spec}
-    return _documents(_config_map(request), made)
+    about = kubernetes.metadata(name, request.namespace)
+    made = {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": about, "spec": spec}
+    return kubernetes.documents(kubernetes.config_map(name, request.namespace, request.text), made)
 
 
 def _airflow(request: Request) -> str:
@@ -234,7 +265,7 @@ def _github(request: Request) -> str:
         "concurrency": {"group": request.label, "cancel-in-progress": False},
         "jobs": {"run": {"runs-on": "ubuntu-latest", "timeout-minutes": 350, "steps": steps}},
     }
-    return _documents(workflow)
+    return kubernetes.documents(workflow)
 
 
 def _in_utc(cron: str, timezone: str) -> list[str]:
@@ -264,54 +295,4 @@ FORMS: dict[str, Callable[[Request], str]] = {
     "kubernetes": _kubernetes,
     "raycronjob": _raycronjob,
 }
-
-
-# -- what Kubernetes wants -----------------------------------------------------------------------------------
-
-
-def _metadata(request: Request) -> dict[str, Any]:
-    found: dict[str, Any] = {"name": request.label, "labels": {"app.kubernetes.io/name": "genai-core"}}
-    return found | ({"namespace": request.namespace} if request.namespace else {})
-
-
-def _config_map(request: Request) -> dict[str, Any]:
-    data = {"job.yaml": request.text}
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": _metadata(request), "data": data}
-
-
-def _volumes(request: Request) -> list[dict[str, Any]]:
-    return [{"name": "job", "configMap": {"name": request.label}}, {"name": "work", "emptyDir": {}}]
-
-
-def _container(request: Request, name: str = "job") -> dict[str, Any]:
-    """Least privilege; credentials and MLFLOW_TRACKING_URI from a secret of the job's name, where there is one."""
-    return {
-        "name": name,
-        "image": request.image,
-        "workingDir": "/work",
-        "envFrom": [{"secretRef": {"name": request.label, "optional": True}}],
-        "volumeMounts": [
-            {"name": "job", "mountPath": PLACE, "readOnly": True},
-            {"name": "work", "mountPath": "/work"},
-        ],
-        "resources": {"requests": {"cpu": "1", "memory": "2Gi"}, "limits": {"memory": "4Gi"}},
-        "securityContext": {"allowPrivilegeEscalation": False, "capabilities": {"drop": ["ALL"]}},
-    }
-
-
-class _Dumper(yaml.SafeDumper):
-    """Every part written out, and texts of several lines as they are: people will read and change this."""
-
-    def ignore_aliases(self, data: Any) -> bool:
-        return True
-
-
-def _text_block(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
-
-
-_Dumper.add_representer(str, _text_block)
-
-
-def _documents(*documents: dict[str, Any]) -> str:
-    return yaml.dump_all(documents, Dumper=_Dumper, sort_keys=False, width=120)
+IN_PODS = ("kubernetes", "raycronjob")

@@ -14,6 +14,7 @@ import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from itertools import islice, pairwise
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -94,6 +95,13 @@ def times_of_day(cron: str) -> set[str]:
             break
         found.add(time.strftime("%H:%M"))
     return found
+
+
+def shortest_gap(cron: str, timezone: str) -> timedelta:
+    """Between two times at which an expression fires, among its next thousand."""
+    fires = list(islice(_fires(cron, datetime(2026, 1, 1, tzinfo=zone_of(timezone))), 1000))
+    times = [time.astimezone(UTC) for time in fires]  # the gap is one of seconds, not of clock faces
+    return min((later - time for time, later in pairwise(times)), default=timedelta.max)
 
 
 def _fires(cron: str, after: datetime, backwards: bool = False) -> Iterator[datetime]:
