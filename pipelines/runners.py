@@ -6,6 +6,7 @@ small record. Blocks, batches and their order decide nothing.
 
 from __future__ import annotations
 
+import gc
 import json
 import logging
 import tempfile
@@ -106,11 +107,17 @@ def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tal
         if free < cpus:
             log(f"runner: the cluster has {free:g} CPUs free now; the job waits for {cpus:g}")
         tally.dog.fed()
+        why = ""
         try:
             for record in tally.dog.wait_for(lambda: _records(ray, work, shards, compute, cpus)):
                 tally.add(record)
         except ray.exceptions.RayError as error:
-            raise JobFailed(_why_ray_failed(error)) from error
+            why = _why_ray_failed(error)
+        if why:
+            # Ray Data's failed executor stands in reference cycles, and holds an actor with its CPU until they are
+            # collected. Not chained: the error's frames would hold it too.
+            gc.collect()
+            raise JobFailed(why)
     return "ray"
 
 

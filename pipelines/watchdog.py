@@ -65,7 +65,11 @@ class Watchdog:
                 if what == "end":
                     return
                 if what == "error":
-                    raise found
+                    try:
+                        raise found
+                    finally:
+                        # its traceback holds this frame: a cycle, which would keep alive whatever the work held
+                        del found
                 yield found
         except queue.Empty:
             raise self.stalled() from None

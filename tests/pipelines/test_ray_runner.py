@@ -91,6 +91,13 @@ def failing(path: Path, model: Path, how: str, times: int, retries: int = 0) -> 
     return ShardWork(misbehaving, str(model), str(path / "out"), {}, options, retries=retries)
 
 
+def all_cpus_are_free(ray: Any, within: float = 30) -> bool:
+    deadline, everything = time.monotonic() + within, ray.cluster_resources()["CPU"]
+    while ray.available_resources().get("CPU") != everything and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return bool(ray.available_resources().get("CPU") == everything)
+
+
 def test_a_worker_that_dies_is_replaced_and_every_shard_committed_once(
     ray: Any, tmp_path: Path, small_model: Path
 ) -> None:
@@ -105,6 +112,7 @@ def test_a_worker_that_dies_is_replaced_and_every_shard_committed_once(
 def test_a_shard_that_kills_every_worker_ends_the_job(ray: Any, tmp_path: Path, small_model: Path) -> None:
     with pytest.raises(JobFailed, match=r"Ray ended the job: .*the same command resumes"):
         run(failing(tmp_path, small_model, "die", times=99), retries=1)
+    assert all_cpus_are_free(ray)
 
 
 def test_what_fails_for_good_is_quarantined(ray: Any, tmp_path: Path, small_model: Path) -> None:
@@ -124,13 +132,8 @@ def test_a_job_that_has_failed_leaves_the_cluster_to_others(
         run_shards(
             work, shards, ComputeSettings(runner="ray", workers=2), lambda record: None, lambda text: None
         )
-    deadline = time.monotonic() + 30
-    while (
-        ray.available_resources().get("CPU") != ray.cluster_resources()["CPU"] and time.monotonic() < deadline
-    ):
-        time.sleep(0.2)
+    assert all_cpus_are_free(ray)
     done = len(list(Sink(str(tmp_path / "out")).records()))
-    assert ray.available_resources().get("CPU") == ray.cluster_resources()["CPU"]
     assert done < 400
     time.sleep(1)
     assert len(list(Sink(str(tmp_path / "out")).records())) == done
