@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
+import pyarrow as pa
 from pydantic import Field
 
 from genai_core import artifact, catalog
@@ -19,12 +20,12 @@ from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
 from pipelines.overviews import of_anomalies
-from pipelines.plan import plan_scoring
+from pipelines.plan import Plan, plan_scoring
 from pipelines.scored_rows import Scorer, output_schema
 from pipelines.shard_work import Produce, ShardWork
 from pipelines.source_rows import refuse_overlap, source_facts
-from pipelines.sources import SourceSettings, open_source
-from pipelines.tracking import resolve_model
+from pipelines.sources import Source, SourceSettings, open_source
+from pipelines.tracking import ResolvedModel, resolve_model
 
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
@@ -33,10 +34,9 @@ if TYPE_CHECKING:
 TOP_K = 100  # rows listed when the job asks for neither fdr nor top_k
 
 
-class ScoreJob(BatchJob):
-    """Score the rows of a source into a directory of Parquet files."""
+class ScoringJob(BatchJob):
+    """What is to be scored, and what of it to be told."""
 
-    job: Literal["score"] = "score"
     source: SourceSettings
     scores: list[str] | None = Field(None, min_length=1, description="default: all that the model can give")
     fdr: float | None = Field(
@@ -46,6 +46,17 @@ class ScoreJob(BatchJob):
         None, ge=1, le=10_000_000, description="list only so many of the most anomalous rows"
     )
     keep: list[str] = Field(default_factory=list, description="columns of the source to carry to the output")
+
+    @property
+    def listed(self) -> int | None:
+        """How many rows are listed at the most; None: all that the false-discovery rate flags."""
+        return self.top_k if self.top_k or self.fdr else TOP_K
+
+
+class ScoreJob(ScoringJob):
+    """Score the rows of a source into a directory of Parquet files."""
+
+    job: Literal["score"] = "score"
 
 
 def check(job: ScoreJob, context: Context) -> list[str]:
@@ -83,18 +94,31 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     output = output_schema(source.reader, job.keep, names, header.modality)
     artifact.check_schema(header, source.schema)
     source.require_rows()
-    top_k = job.top_k if job.top_k or job.fdr else TOP_K
-    question = Question(names[0], job.fdr, top_k, output)
-    batch = Batch(
+    batch = scoring_batch(job, model, header, names, source, plan_scoring(source, job.rows_per_shard), output)
+    return run_batch(batch, context)
+
+
+def scoring_batch(
+    job: ScoringJob,
+    model: ResolvedModel,
+    header: Header,
+    names: list[str],
+    source: Source,
+    plan: Plan,
+    output: pa.Schema,
+) -> Batch:
+    """The rows of a plan, scored into the sink of the job."""
+    question = Question(names[0], job.fdr, job.listed, output)
+    return Batch(
         verb="score",
         job=job,
         model=model,
         header=header,
-        plan=plan_scoring(source, job.rows_per_shard),
+        plan=plan,
         producer=producer,
         output=output,
         synthetic=False,
-        options={"scores": names, "fdr": job.fdr, "top_k": top_k, "keep": job.keep},
+        options={"scores": names, "fdr": job.fdr, "top_k": job.listed, "keep": job.keep},
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: (
@@ -102,7 +126,6 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
             | of_anomalies(sink, header.modality, header.schema.names[0], names[0], source)
         ),
     )
-    return run_batch(batch, context)
 
 
 def modality_of(found: Header | TrainJob) -> str:
@@ -110,7 +133,7 @@ def modality_of(found: Header | TrainJob) -> str:
     return found.modality if isinstance(found, Header) else found.modality.kind
 
 
-def score_names(job: ScoreJob, kind: str, modality: str) -> list[str]:
+def score_names(job: ScoringJob, kind: str, modality: str) -> list[str]:
     """The scores to give, the first of them with p-values; MissingCapability when the family has no such score."""
     able = catalog.scores_of(kind, modality)
     for name in job.scores or ():

@@ -93,4 +93,5 @@ def source_facts(settings: SourceSettings, source: Source) -> dict[str, Any]:
         "filter": settings.filter,
         "digest": source.digest,
         "rows": source.rows,
+        **source.reader.version,
     }

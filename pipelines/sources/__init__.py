@@ -37,10 +37,16 @@ __all__ = [
     "SourceSettings",
     "TextSource",
     "open_source",
+    "reader_of",
 ]
 
 
 def open_source(settings: SourceSettings) -> Source:
     """List the files, read their heads, agree on one schema; InvalidData or InvalidInput says what is wrong."""
-    module = import_module(f"pipelines.sources.{settings.kind}")
-    return Source.opened(settings, module.READER)
+    return Source.opened(settings, reader_of(settings))
+
+
+def reader_of(settings: SourceSettings) -> type[Reader]:
+    """The class that reads a kind of source."""
+    reader: type[Reader] = import_module(f"pipelines.sources.{settings.kind}").READER
+    return reader

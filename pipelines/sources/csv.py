@@ -53,6 +53,7 @@ class CsvReader(Reader):
 
     suffixes = (".csv", ".tsv", ".csv.gz", ".tsv.gz")
     divisible = False
+    typed = False
 
     def head(self, path: str) -> Head:
         with self._open(path, self._given_types()) as reader:

@@ -31,6 +31,7 @@ class JsonlReader(Reader):
 
     suffixes = (".jsonl", ".ndjson", ".json", ".jsonl.gz", ".ndjson.gz", ".json.gz")
     divisible = False
+    typed = False
 
     def head(self, path: str) -> Head:
         schema, rows = pa.schema([]), 0

@@ -51,6 +51,9 @@ class Reader(ABC):
 
     suffixes: ClassVar[tuple[str, ...]]
     divisible: ClassVar[bool]  # whether a part of a row group can be read without reading all before it
+    typed: ClassVar[bool] = (
+        True  # whether files say the types of their columns, which text leaves to be guessed
+    )
 
     @classmethod
     def listed(cls, settings: Any) -> tuple[Self, list[pafs.FileInfo]]:
@@ -63,7 +66,7 @@ class Reader(ABC):
     def agreed(self, found: Sequence[tuple[str, pa.Schema]]) -> Self:
         """This reader with the schema of all files, and the partition columns that files do not hold themselves."""
         stored = schemas.unify(found)
-        return self.with_schema(stored, partition_fields([path for path, _ in found], self.settings.path))
+        return self.with_schema(stored, self.key_columns([path for path, _ in found]))
 
     def with_schema(self, stored: pa.Schema, keys: Sequence[pa.Field]) -> Self:
         """This reader with known columns; a partition column that files hold too is read from them."""
@@ -71,6 +74,10 @@ class Reader(ABC):
         return replace(
             self, full_schema=pa.schema([*stored, *extra], stored.metadata), partition_fields=extra
         )
+
+    def key_columns(self, paths: Sequence[str]) -> list[pa.Field]:
+        """The partition columns of files: those that their folders name. InvalidData when folders disagree."""
+        return partition_fields(paths, self.settings.path)
 
     def keys(self, path: str) -> Mapping[str, str | None]:
         """The partition keys of a file: what its folders say."""
