@@ -10,9 +10,11 @@ from typing import Any
 
 import click
 
+from jobs.cluster_commands import COMMANDS
 from jobs.options import answering, overriding, slotted
 
-ANSWERS = ("run", "check", "score", "export")  # commands whose last line of standard output is a JSON object
+# commands whose last line of standard output is a JSON object
+ANSWERS = ("run", "check", "score", "export", "submit", "status", "stop")
 SHELLS = ("bash", "fish", "zsh")
 SCHEDULERS = ("airflow", "cron", "github", "kubernetes", "raycronjob")
 
@@ -88,8 +90,9 @@ EPILOG = """\b
 genai check job.yaml                  would it run?
 genai run job.yaml --set fit.seed=8   run it; the same command resumes it
 genai score --train a.csv --test b.csv --out scores.npy
+genai submit job.yaml --address http://HOST:8265 --follow     run it on a Ray cluster
 \b
-The last line of standard output of run, check, score and export is one JSON object.
+The last line of standard output of run, check, score, export, submit, status and stop is one JSON object.
 Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted."""
 
 
@@ -299,6 +302,9 @@ def completion(shell: str | None) -> None:
         raise click.UsageError(f"there is no completion for {name!r}; name one of {', '.join(SHELLS)}")
     click.echo(maker(genai, {}, "genai", "_GENAI_COMPLETE").source())
 
+
+for _command in COMMANDS:
+    genai.add_command(_command)
 
 if __name__ == "__main__":
     sys.exit(main())
