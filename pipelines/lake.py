@@ -31,7 +31,7 @@ from pipelines.sources import Source, reader_of
 from pipelines.tracking import resolve_model
 
 LISTED = 20  # skipped or drifted files in the answer; all of them stand in the list of files
-PLACE = {"path", "version"}  # of a source: where it lies, and as of when
+PLACE = {"path", "version", "snapshot", "as_of"}  # of a source: where it lies, and as of when
 
 
 class LakeJob(ScoringJob):

@@ -9,7 +9,9 @@ from pydantic import Field
 
 from pipelines.sources.audio import AudioSource
 from pipelines.sources.csv import CsvSource
+from pipelines.sources.delta import DeltaSource
 from pipelines.sources.files import Fragment, Piece
+from pipelines.sources.iceberg import IcebergSource
 from pipelines.sources.images import ImagesSource
 from pipelines.sources.jsonl import JsonlSource
 from pipelines.sources.parquet import ParquetSource
@@ -17,9 +19,16 @@ from pipelines.sources.reader import Reader
 from pipelines.sources.source import Source
 from pipelines.sources.text import TextSource
 
-SOURCES = ("audio", "csv", "images", "jsonl", "parquet", "text")
+SOURCES = ("audio", "csv", "delta", "iceberg", "images", "jsonl", "parquet", "text")
 SourceSettings = Annotated[
-    AudioSource | CsvSource | ImagesSource | JsonlSource | ParquetSource | TextSource,
+    AudioSource
+    | CsvSource
+    | DeltaSource
+    | IcebergSource
+    | ImagesSource
+    | JsonlSource
+    | ParquetSource
+    | TextSource,
     Field(discriminator="kind"),
 ]
 
@@ -27,7 +36,9 @@ __all__ = [
     "SOURCES",
     "AudioSource",
     "CsvSource",
+    "DeltaSource",
     "Fragment",
+    "IcebergSource",
     "ImagesSource",
     "JsonlSource",
     "ParquetSource",

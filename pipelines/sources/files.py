@@ -188,8 +188,14 @@ def folder_of(keys: Mapping[str, str | None]) -> str:
 def key_value(keys: Mapping[str, str | None], field: pa.Field) -> pa.Scalar:
     """What a file's partition keys say about one column."""
     value = keys.get(field.name)
-    return pa.scalar(
-        int(value) if value is not None and pa.types.is_integer(field.type) else value, field.type
+    if value is None or pa.types.is_string(field.type):
+        return pa.scalar(value, field.type)
+    if pa.types.is_timestamp(field.type) and field.type.tz is not None:  # the text is in UTC and says no zone
+        return pa.scalar(value.removesuffix("Z")).cast(pa.timestamp(field.type.unit)).cast(field.type)
+    return (
+        pa.scalar(int(value), field.type)
+        if pa.types.is_integer(field.type)
+        else pa.scalar(value).cast(field.type)
     )
 
 

@@ -30,7 +30,11 @@ class ParquetReader(Reader):
             groups = [parquet.metadata.row_group(i).num_rows for i in range(parquet.num_row_groups)]
             return Head(parquet.schema_arrow, tuple(groups))
 
-    def live_groups(self, path: str, condition: pc.Expression) -> Sequence[int]:
+    def logical(self, schema: pa.Schema) -> dict[str, str]:
+        """Name of a column in a file -> its name in the source; the same, unless a table's log renames columns."""
+        return {name: name for name in schema.names}
+
+    def live_groups(self, path: str, condition: pc.Expression) -> Sequence[int] | None:
         """Row groups whose statistics do not rule the condition out."""
         import pyarrow.dataset as pads  # imports pandas: 0.15 s
 
@@ -53,11 +57,11 @@ class ParquetReader(Reader):
             pq.ParquetFile(file, **options) as parquet,
         ):
             groups, offset = _covering(parquet.metadata, start, stop)
-            present = [name for name in columns if name in parquet.schema_arrow.names]
-            for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=present):
+            names = {own: name for own, name in self.logical(parquet.schema_arrow).items() if name in columns}
+            for batch in parquet.iter_batches(batch_rows, row_groups=groups, columns=list(names)):
                 # pyarrow hands out text that is no UTF-8 and decimals beyond their precision; a tenth of the reading
                 batch.validate(full=True)
-                yield offset, batch
+                yield offset, batch.rename_columns([names[own] for own in batch.schema.names])
                 offset += batch.num_rows
 
 

@@ -23,6 +23,7 @@ WHOLE_FILES = (
     "audio",
     "images",
 )  # a file is a row there: see tests/pipelines/test_whole_files.py; text has columns of its own
+TABLE_LOGS = ("delta", "iceberg")  # a log says which files there are: see tests/pipelines/test_table_logs.py
 ROWS = (7, 0, 12, 1)  # of the files; an empty one among them
 WRITERS: dict[str, Callable[[pa.Table, Path], None]] = {
     "csv": lambda table, path: pacsv.write_csv(table, path),
@@ -55,7 +56,7 @@ def opened(kind: str, path: Path, **settings: object) -> Source:
     )
 
 
-@pytest.fixture(params=[kind for kind in SOURCES if kind not in (*WHOLE_FILES, "text")])
+@pytest.fixture(params=[kind for kind in SOURCES if kind not in (*WHOLE_FILES, *TABLE_LOGS, "text")])
 def kind(request: pytest.FixtureRequest) -> str:
     assert request.param in WRITERS, f"say in WRITERS how a file of kind {request.param} is written"
     return str(request.param)
