@@ -167,6 +167,9 @@ def check(
 @click.option("--image", help="Container image; default: genai-core, tagged with this version.")
 @click.option("--namespace", help="Of Kubernetes.")
 @click.option("--claim", help="Of Kubernetes: the PersistentVolumeClaim in which relative paths lie.")
+@click.option(
+    "--cluster", metavar="URL", help="Dashboard of the Ray cluster that shall do the job: genai submit."
+)
 def schedule(form: str, **options: Any) -> None:
     """Print what a scheduler needs to run FILE: a manifest, a crontab line, a DAG or a workflow.
 

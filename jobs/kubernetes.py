@@ -12,7 +12,18 @@ PLACE = "/etc/genai"  # the job file
 WORK = "/work"  # relative paths start here
 UID = 1000  # of the image's user; as a number, or Kubernetes cannot see that it is not root
 MAX_NAME = 36  # KubeRay appends a time and two random parts to it, and allows 53 characters for a cluster
-LABELS = {"app.kubernetes.io/name": "genai-core"}
+LABELS = {
+    "app.kubernetes.io/part-of": "genai-core"
+}  # KubeRay writes `name` itself; network policies go by this
+CLUSTER_TOKEN = {  # of a cluster that stays: infra/kuberay/raycluster.yaml
+    "name": "RAY_AUTH_TOKEN",
+    "valueFrom": {"secretKeyRef": {"name": "ray-token", "key": "auth_token", "optional": True}},
+}
+SMALL = {"requests": {"cpu": "200m", "memory": "512Mi"}, "limits": {"memory": "1Gi"}}  # for a client of Ray's
+HEALTHY = {
+    "head": "http://127.0.0.1:8265/api/gcs_healthz",
+    "worker": "http://127.0.0.1:52365/api/local_raylet_healthz",
+}
 UNPRIVILEGED = {
     "allowPrivilegeEscalation": False,
     "readOnlyRootFilesystem": True,
@@ -73,10 +84,8 @@ def pod(name: str, image: str, claim: str | None, container: dict[str, Any], **m
 
 def cluster(name: str, image: str, claim: str | None) -> dict[str, Any]:
     """A RayCluster's spec: a head that runs the driver and no tasks, and workers that come and go with the work."""
-    size = {"cpu": "2", "memory": "6Gi"}
-    ray = {"resources": {"requests": size, "limits": size}}
     # the autoscaler, in the head's pod, creates and deletes worker pods through Kubernetes
-    head = pod(name, image, claim, {"name": "ray-head", **ray}, automountServiceAccountToken=True)
+    head = pod(name, image, claim, _node("head", "1", "3Gi"), automountServiceAccountToken=True)
     return {
         "rayVersion": RAY_VERSION,
         "authOptions": {"mode": "token"},
@@ -84,14 +93,11 @@ def cluster(name: str, image: str, claim: str | None) -> dict[str, Any]:
         "autoscalerOptions": {
             "version": "v2",
             "idleTimeoutSeconds": 120,
-            "resources": {
-                "requests": {"cpu": "200m", "memory": "512Mi"},
-                "limits": {"cpu": "500m", "memory": "1Gi"},
-            },
+            "resources": _size("200m", "512Mi"),
             "securityContext": UNPRIVILEGED,
         },
         "headGroupSpec": {
-            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0", "disable-usage-stats": "true"},
+            "rayStartParams": {"num-cpus": "0", "dashboard-host": "0.0.0.0"},
             "template": head,
         },
         "workerGroupSpecs": [
@@ -101,16 +107,32 @@ def cluster(name: str, image: str, claim: str | None) -> dict[str, Any]:
                 "minReplicas": 1,
                 "maxReplicas": 4,
                 "rayStartParams": {},
-                "template": pod(name, image, claim, {"name": "ray-worker", **ray}),
+                "template": pod(name, image, claim, _node("worker", "2", "4Gi")),
             }
         ],
     }
 
 
+def _node(role: str, cpu: str, memory: str) -> dict[str, Any]:
+    """The Ray container; its probes are the image's, since KubeRay's own want wget."""
+    probe = {"exec": {"command": ["healthcheck"]}, "periodSeconds": 10, "timeoutSeconds": 8}
+    return {
+        "name": f"ray-{role}",
+        "env": [{"name": "HEALTH_URL", "value": HEALTHY[role]}],
+        "resources": _size(cpu, memory),
+        "readinessProbe": probe,
+        "livenessProbe": probe | {"initialDelaySeconds": 60, "failureThreshold": 12},
+    }
+
+
+def _size(cpu: str, memory: str) -> dict[str, Any]:
+    given = {"cpu": cpu, "memory": memory}
+    return {"requests": given, "limits": given}
+
+
 def submitter(name: str, image: str) -> dict[str, Any]:
     """The pod that hands a RayJob's entry point to its cluster; KubeRay's own says nothing about privileges."""
-    size = {"requests": {"cpu": "200m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}}
-    return pod(name, image, None, {"name": "ray-job-submitter", "resources": size})
+    return pod(name, image, None, {"name": "ray-job-submitter", "resources": SMALL})
 
 
 class _Dumper(yaml.SafeDumper):

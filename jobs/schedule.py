@@ -9,26 +9,32 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 from genai_core.errors import InvalidInput
 from jobs import kubernetes
+from jobs.outcome import INVALID
+from jobs.portable import places, require_portable, spells_secret
 from jobs.slots import Slot, check_cron, shortest_gap, templates_in, times_of_day, zone_of
 from jobs.spec import STDIN, Entry, entries
 
 DEADLINE_SECONDS = 86_400
 START_SECONDS = 300  # what a cluster of its own may take to come up and to go away again
 BUSY = 75  # exit code of a crontab line whose last run is still busy: EX_TEMPFAIL, which no job ends with
+KEPT = ("source.path", "sink.path", "model")  # what must outlive a pod; checkpoints save time alone
 FIRST_MINUTE = 25_000_000  # minutes since 1970 up to 2017: a number below is a date such as 20261101
 
 
 @dataclass(frozen=True)
 class Request:
-    """What shall be scheduled. `claim`: the PersistentVolumeClaim in which relative paths lie, on Kubernetes."""
+    """What shall be scheduled.
+
+    `cluster`: the dashboard of a Ray cluster that the job is handed to, instead of running where the schedule does.
+    `claim`: the PersistentVolumeClaim in which relative paths lie, on Kubernetes.
+    """
 
     file: str
     cron: str
@@ -38,6 +44,7 @@ class Request:
     image: str | None = None
     namespace: str | None = None
     claim: str | None = None
+    cluster: str | None = None
 
     @property
     def label(self) -> str:
@@ -59,7 +66,10 @@ class Request:
     def command(self, file: str, *slot: str, more: Sequence[str] = ()) -> list[str]:
         """The command that runs the job; what the user overrides wins over `more`."""
         settings = [word for override in (*more, *self.overrides) for word in ("--set", override)]
-        return ["genai", "run", file, *slot, "--timezone", self.timezone, *settings]
+        verb = (
+            ["run", file] if self.cluster is None else ["submit", file, "--address", self.cluster, "--wait"]
+        )
+        return ["genai", *verb, *slot, "--timezone", self.timezone, *settings]
 
 
 def write(form: str, request: Request) -> str:
@@ -71,7 +81,9 @@ def write(form: str, request: Request) -> str:
     slot = Slot.last_due(request.cron, request.timezone)
     found = entries(request.file, request.overrides, slot)
     _refuse_same_slots(found, request)
-    if form in IN_PODS:
+    if request.cluster is not None:
+        require_portable(found)
+    elif form in IN_PODS:
         _refuse_lost_paths(found, request)
     return FORMS[form](request)
 
@@ -79,8 +91,13 @@ def write(form: str, request: Request) -> str:
 def _refuse_lost_paths(found: Sequence[Entry], request: Request) -> None:
     """A pod has none of this machine's files, and what it writes beside a volume ends with it."""
     for entry in found:
-        for key, path in _paths(entry):
-            if "://" in path or path.startswith("models:/"):
+        for key, path in places(entry.job).items():
+            if spells_secret(path):
+                raise InvalidInput(
+                    f"{entry.place}: {key} spells out a secret, which would lie open in a ConfigMap; leave it out: a Secret "
+                    f"named {request.label} becomes the job's environment"
+                )
+            if key not in KEPT or "://" in path or path.startswith("models:/"):
                 continue
             if request.claim is None:
                 raise InvalidInput(
@@ -92,16 +109,6 @@ def _refuse_lost_paths(found: Sequence[Entry], request: Request) -> None:
                     f"{entry.place}: {key} {path!r} lies beside the claim, which is mounted at {kubernetes.WORK}; "
                     "give a relative path, or a URI"
                 )
-
-
-def _paths(entry: Entry) -> Iterator[tuple[str, str]]:
-    """Where a job reads and writes."""
-    for key in ("source.path", "sink.path", "model"):
-        value: Any = entry.job
-        for name in key.split("."):
-            value = getattr(value, name, None)
-        if isinstance(value, str):
-            yield key, value
 
 
 def _refuse_same_slots(found: Sequence[Entry], request: Request) -> None:
@@ -163,8 +170,17 @@ def _kubernetes(request: Request) -> str:
         "command": ["sh", "-c", script],
         "env": [{"name": "JOB_NAME", "valueFrom": name_of_job}],
     }
+    if request.cluster is not None:  # the pod only waits, with the cluster's token
+        container["env"].append(kubernetes.CLUSTER_TOKEN)
+        container["resources"] = kubernetes.SMALL
     job = {
         "backoffLimit": 3,
+        "podFailurePolicy": {
+            "rules": [
+                {"action": "FailJob", "onExitCodes": {"operator": "In", "values": [INVALID]}},
+                {"action": "Ignore", "onPodConditions": [{"type": "DisruptionTarget"}]},
+            ]
+        },
         "activeDeadlineSeconds": DEADLINE_SECONDS,
         "template": kubernetes.pod(name, image, request.claim, container),
     }
@@ -187,6 +203,10 @@ def _raycronjob(request: Request) -> str:
 
     It has no concurrency policy, so a run and its one retry are ended before the next slot is due.
     """
+    if request.cluster is not None:
+        raise InvalidInput(
+            "a RayCronJob brings a cluster of its own; leave out --cluster, or use --as kubernetes"
+        )
     seconds = (int(shortest_gap(request.cron, request.timezone).total_seconds()) - START_SECONDS) // 2
     if seconds < START_SECONDS:
         raise InvalidInput(

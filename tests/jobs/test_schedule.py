@@ -13,7 +13,8 @@ import pytest
 import yaml
 
 from genai_core.errors import InvalidInput
-from jobs.cli import SCHEDULERS, main
+from jobs.cli import SCHEDULERS, genai, main
+from jobs.outcome import INVALID
 from jobs.schedule import FORMS, IN_PODS, Request, write
 from jobs.slots import Slot
 from jobs.spec import entries
@@ -58,6 +59,9 @@ def test_kubernetes(lake_file: str) -> None:
     assert (job["kind"], job["apiVersion"]) == ("CronJob", "batch/v1")
     assert job["spec"]["schedule"] == "30 2 * * *" and job["spec"]["timeZone"] == "Europe/Berlin"
     assert job["spec"]["concurrencyPolicy"] == "Forbid"
+    first, second = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
+    assert first["action"] == "FailJob" and first["onExitCodes"]["values"] == [INVALID], "bad input stays bad"
+    assert second["action"] == "Ignore", "a node that is taken away is nobody's failure"
 
 
 @pytest.mark.parametrize(
@@ -178,6 +182,42 @@ def test_cron_skips_a_slot_while_the_last_run_is_busy_and_says_so(file: str, tmp
 
 def path_of(folder: Path) -> dict[str, str]:
     return {"PATH": f"{folder}:{os.environ['PATH']}"}
+
+
+CLUSTER = "http://genai-head-svc:8265"
+
+
+@pytest.mark.parametrize("form", sorted(set(FORMS) - {"raycronjob"}))
+def test_a_cluster_can_do_the_work(lake_file: str, form: str) -> None:
+    text = write(form, request(lake_file, cluster=CLUSTER, overrides=("seed=8",)))
+    assert "genai submit" in text and f"--address {CLUSTER} --wait" in text and "genai run /" not in text
+    words = request(lake_file, cluster=CLUSTER, overrides=("seed=8",)).command(
+        lake_file, "--slot", "2026-11-01"
+    )
+    assert genai.commands["submit"].make_context("submit", words[2:]), "the command understands it"
+
+
+def test_the_pod_that_waits_for_a_cluster_has_its_token(lake_file: str) -> None:
+    _, job = yaml.safe_load_all(write("kubernetes", request(lake_file, cluster=CLUSTER)))
+    (container,) = job["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (token,) = [one for one in container["env"] if one["name"] == "RAY_AUTH_TOKEN"]
+    assert token["valueFrom"]["secretKeyRef"]["name"] == "ray-token" and "value" not in token
+
+
+def test_what_a_cluster_cannot_see_is_refused(file: str) -> None:
+    with pytest.raises(InvalidInput, match="relative"):
+        write("cron", request(file, cluster=CLUSTER))
+    with pytest.raises(InvalidInput, match="a cluster of its own"):
+        Path(file).write_text(IN_A_LAKE)
+        write("raycronjob", request(file, cluster=CLUSTER))
+
+
+@pytest.mark.parametrize("form", IN_PODS)
+def test_no_secret_gets_into_a_config_map(lake_file: str, form: str) -> None:
+    Path(lake_file).write_text(IN_A_LAKE.replace("s3://lake/", "s3://me:hunter2@lake/"))
+    with pytest.raises(InvalidInput, match="spells out a secret") as caught:
+        write(form, request(lake_file))
+    assert "hunter2" not in str(caught.value)
 
 
 def test_airflow(file: str) -> None:
