@@ -96,7 +96,7 @@ def _known(cluster: Cluster, submission: Submission, left: Sequence[dict[str, An
     if submission.is_over:
         facts["result"] = result = result_of(cluster, submission)
         if submission.state != "done":
-            voice.tell(str(result.get("error") or why_ended(submission)))
+            voice.tell(why_ended(submission, result))
     if left:
         facts["jobs"] = list(left)
         _tell_left(left, voice)

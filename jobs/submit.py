@@ -233,13 +233,15 @@ def _ended(cluster: Cluster, submission: Submission) -> Outcome:
     code = CODES.get(submission.state, FAILED)
     if code == DONE:
         return Outcome({"status": "done", **result})
-    error = str(result.pop("error", "")) or why_ended(submission)
+    error = why_ended(submission, result)
     return Outcome({"status": submission.state, **result}, code, error, f"{submission.id}: {error}")
 
 
-def why_ended(submission: Submission) -> str:
-    """Of a job that left no result."""
+def why_ended(submission: Submission, result: Mapping[str, Any]) -> str:
+    """By the job itself, and if it could not say it, by Ray."""
     if submission.state == "stopped":
         return "stopped; what was committed stays, and submitting the same job again goes on from there"
+    if result.get("error"):
+        return str(result["error"])
     lines = [line.strip() for line in submission.message.splitlines() if line.strip()]
     return mask_text(lines[-1]) if lines else f"{submission.state} without a reason"
