@@ -1,5 +1,5 @@
 #!/bin/sh
-# Makes the secrets and folders that compose.yaml wants, where they are missing. Running it again changes nothing.
+# Makes the secrets, folders and settings that compose.yaml wants, where they are missing. Running it again changes nothing.
 set -eu
 umask 077
 cd "$(dirname "$0")"
@@ -15,4 +15,9 @@ if [ ! -e secrets/aws_credentials ] || [ ! -e secrets/s3.json ]; then
   printf '{"identities": [{"name": "genai", "credentials": [{"accessKey": "%s", "secretKey": "%s"}], "actions": ["Admin", "Read", "Write", "List", "Tagging"]}]}\n' \
     "$key" "$secret" > secrets/s3.json
 fi
-[ "$(id -u)" = 1000 ] || echo "export GENAI_UID=$(id -u) GENAI_GID=$(id -g)   # the containers then run as you, who own these files"
+uid=$(id -u) gid=$(id -g)
+if [ "$uid" = 0 ]; then # nothing runs as root
+  uid=1000 gid=1000
+  chown -R 1000:1000 secrets state
+fi
+printf 'GENAI_UID=%s\nGENAI_GID=%s\n' "$uid" "$gid" > .env # the containers run as the owner of these files

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 from genai_core.errors import InvalidInput
 from jobs import kubernetes
@@ -94,8 +95,8 @@ def _refuse_lost_paths(found: Sequence[Entry], request: Request) -> None:
         for key, path in places(entry.job).items():
             if spells_secret(path):
                 raise InvalidInput(
-                    f"{entry.place}: {key} spells out a secret, which would lie open in a ConfigMap; leave it out: a Secret "
-                    f"named {request.label} becomes the job's environment"
+                    f"{entry.place}: {key} spells out a secret, which would lie open in a ConfigMap; leave it out: a "
+                    f"Secret named {request.label} becomes the job's environment"
                 )
             if key not in KEPT or "://" in path or path.startswith("models:/"):
                 continue
@@ -165,14 +166,11 @@ def _kubernetes(request: Request) -> str:
         f'exec {shlex.join(request.command(f"{kubernetes.PLACE}/job.yaml"))} --slot "$at"\n'
     )
     name_of_job = {"fieldRef": {"fieldPath": "metadata.labels['batch.kubernetes.io/job-name']"}}
-    container = {
-        "name": "job",
-        "command": ["sh", "-c", script],
-        "env": [{"name": "JOB_NAME", "valueFrom": name_of_job}],
-    }
+    container: dict[str, Any] = {"name": "job", "command": ["sh", "-c", script]}
+    environment: list[dict[str, Any]] = [{"name": "JOB_NAME", "valueFrom": name_of_job}]
     if request.cluster is not None:  # the pod only waits, with the cluster's token
-        container["env"].append(kubernetes.CLUSTER_TOKEN)
-        container["resources"] = kubernetes.SMALL
+        environment.append(kubernetes.CLUSTER_TOKEN)
+        container |= {"resources": kubernetes.SMALL}
     job = {
         "backoffLimit": 3,
         "podFailurePolicy": {
@@ -182,7 +180,7 @@ def _kubernetes(request: Request) -> str:
             ]
         },
         "activeDeadlineSeconds": DEADLINE_SECONDS,
-        "template": kubernetes.pod(name, image, request.claim, container),
+        "template": kubernetes.pod(name, image, request.claim, container | {"env": environment}),
     }
     spec = {
         "schedule": request.cron,

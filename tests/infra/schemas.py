@@ -25,14 +25,12 @@ KUBERAY = "ray.io/v1"
 
 def faults(document: dict[str, Any]) -> list[str]:
     """What is wrong with one Kubernetes document, each fault with its place."""
-    version, kind = document.get("apiVersion"), document.get("kind")
-    if version == KUBERAY:
-        schema = f"kuberay.yaml#/$defs/{kind}"
-    elif version in GROUPS:
-        schema = f"kubernetes.json#/$defs/{GROUPS[version]}.{kind}"
-    else:
-        return [f"apiVersion {version!r} is of no schema that is here"]
-    return list(_faults({"$ref": schema}, document))
+    version, kind = str(document.get("apiVersion")), str(document.get("kind"))
+    file = "kuberay.yaml" if version == KUBERAY else "kubernetes.json"
+    name = kind if version == KUBERAY else f"{GROUPS.get(version)}.{kind}"
+    if name not in _schemas()[file]["$defs"]:
+        return [f"$: there is no schema of kind {kind!r} in apiVersion {version!r}"]
+    return list(_faults({"$ref": f"{file}#/$defs/{name}"}, document))
 
 
 def compose_faults(document: dict[str, Any]) -> list[str]:
@@ -46,11 +44,15 @@ def _faults(schema: dict[str, Any], document: Any) -> Iterator[str]:
 
 
 @cache
-def _registry() -> Registry[Any]:
-    files = {
+def _schemas() -> dict[str, dict[str, Any]]:
+    return {
         "kubernetes.json": json.loads((HERE / "kubernetes.json").read_text("utf-8")),
         "compose.json": json.loads((HERE / "compose.json").read_text("utf-8")) | {"$id": "compose.json"},
         "kuberay.yaml": yaml.safe_load((HERE / "kuberay.yaml").read_text("utf-8")),
     }
-    named = ((name, Resource(content, specification=DRAFT202012)) for name, content in files.items())
+
+
+@cache
+def _registry() -> Registry[Any]:
+    named = ((name, Resource(schema, specification=DRAFT202012)) for name, schema in _schemas().items())
     return Registry().with_resources(named)

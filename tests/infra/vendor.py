@@ -21,7 +21,14 @@ CORE, META = "io.k8s.api.core.v1", "io.k8s.apimachinery.pkg.apis.meta.v1"
 KINDS = {  # what the manifests hold, and what KubeRay's kinds are made of
     *(
         f"{CORE}.{name}"
-        for name in ("ConfigMap", "Namespace", "PersistentVolumeClaim", "Service", "PodTemplateSpec", "EnvVarSource")
+        for name in (
+            "ConfigMap",
+            "Namespace",
+            "PersistentVolumeClaim",
+            "Service",
+            "PodTemplateSpec",
+            "EnvVarSource",
+        )
     ),
     f"{META}.ObjectMeta",
     "io.k8s.api.apps.v1.Deployment",
@@ -56,7 +63,9 @@ def read(folder: Path, wheel: str, name: str) -> Any:
 def write(name: str, schema: dict[str, Any]) -> None:
     """One definition a line, so that a change of versions can be read."""
     definitions = schema.pop("$defs")
-    lines = [f"{json.dumps(key)}: {json.dumps(definitions[key], sort_keys=True)}" for key in sorted(definitions)]
+    lines = [
+        f"{json.dumps(key)}: {json.dumps(definitions[key], sort_keys=True)}" for key in sorted(definitions)
+    ]
     head = json.dumps(schema, sort_keys=True)[:-1]
     text = f'{head}{", " if schema else ""}"$defs": {{\n' + ",\n".join(lines) + "\n}}\n"
     (HERE / name).write_text(text, encoding="utf-8")
