@@ -21,6 +21,18 @@ RAY_CPUS = 4  # logical: the machine may have fewer
 STORE_BYTES = 150_000_000
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """For a run in two processes: what needs Ray stays together, since there is one Ray, and starts first.
+
+    Else a file stays together, so that what it prepares is prepared once.
+    """
+    for item in items:
+        shared = item.get_closest_marker("ray") or "mlflow_server" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("servers" if shared else item.path.name))
+    items.sort(key=lambda item: not item.get_closest_marker("ray"))
+
+
 @pytest.fixture(scope="session")
 def local_ray() -> Iterator[Any]:
     """A Ray of this session's own; jobs that run in this process use it and leave it running."""
