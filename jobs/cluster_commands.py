@@ -42,7 +42,7 @@ def _subject(what: str, address: str | None, overrides: tuple[str, ...], slot: C
 @slotted
 @click.option("--env", "environment", metavar="NAME", multiple=True,
               help="An environment variable that the job needs there, NAME or NAME=VALUE; no secrets.")  # fmt: skip
-@click.option("--again", is_flag=True, help="Also if this job has succeeded before.")
+@click.option("--again", is_flag=True, help="Also if this job has succeeded for this slot.")
 @click.option("--follow", is_flag=True, help="Show the log until the job is over, and end as it ends.")
 @click.option("--wait", is_flag=True, help="The same without the log.")
 @answering

@@ -140,8 +140,8 @@ def _handed_over(
     for _ in range(TRIES):
         earlier = attempts(cluster.submissions(), identifier)
         last = earlier[-1] if earlier else None
-        if last and (not last.is_over or (last.state == "done" and not request.again)):
-            return last, True
+        if last and (not last.is_over or (last.state == "done" and request.slot and not request.again)):
+            return last, True  # without a slot the source may have changed: the job itself finds out
         number = _number(last.id, identifier) + 1 if last else 1
         this = identifier if number == 1 else f"{identifier}-{number}"
         try:
@@ -218,8 +218,8 @@ def _told(submission: Submission, reused: bool, address: str) -> str:
     where = f"{submission.id} --address {address}"
     if reused and submission.state == "done":
         return (
-            f"{submission.id}: this job has succeeded already; --again submits it once more, for instance when its "
-            "source has changed or its output is gone"
+            f"{submission.id}: this job has succeeded for this slot already; --again submits it once more, for "
+            "instance when its output is gone"
         )
     if reused:
         return (

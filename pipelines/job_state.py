@@ -6,18 +6,20 @@ The answer when a cluster has forgotten the job, or cannot be reached.
 from __future__ import annotations
 
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
+from genai_core.artifact import HEADER, read_header
 from genai_core.errors import GenAIError
 from pipelines import storage
 from pipelines.batch_job import BatchJob
+from pipelines.lake_log import LakeLog
 from pipelines.masking import mask_text
 from pipelines.model_uri import registry_of
 from pipelines.registry import RunFacts, Unknown, tracking_uri
 from pipelines.sink import RECORDS, Sink
 
 NOTHING, UNFINISHED, DONE, UNKNOWN = "not started", "unfinished", "done", "unknown"
-MLFLOW_STATES = {"FINISHED": DONE}  # a run that was killed with its cluster still says RUNNING
 
 
 def state_of(job: Any) -> dict[str, Any]:
@@ -26,14 +28,18 @@ def state_of(job: Any) -> dict[str, Any]:
     Never raises for what is not there: what could not be asked is a `note`.
     """
     try:
-        found = _of_output(job) if isinstance(job, BatchJob) else _of_training(job)
+        found = _LOOK.get(job.job, _of_output)(job)
     except (GenAIError, OSError) as error:
         return {"status": UNKNOWN, "from": "nothing", "note": mask_text(str(error))}
     if "job_id" in found:
         found |= _runs(job, found["job_id"])
-    if found["status"] == UNKNOWN and found.get("runs"):
-        latest = found["runs"][0]["status"]
-        found |= {"status": MLFLOW_STATES.get(latest, UNFINISHED), "from": "MLflow"}
+    if found["status"] == UNKNOWN and "runs" in found:
+        latest = found["runs"][0]["status"] if found["runs"] else None
+        # a run that was killed with its cluster still says RUNNING
+        found |= {
+            "status": DONE if latest == "FINISHED" else UNFINISHED if latest else NOTHING,
+            "from": "MLflow",
+        }
     return found
 
 
@@ -65,11 +71,30 @@ def _committed(sink: Sink, job: BatchJob) -> dict[str, int]:
     return shards if rows is None else shards | {"of": -(-rows // job.rows_per_shard)}
 
 
+def _of_lake(job: BatchJob) -> dict[str, Any]:
+    """Runs that count; whether the lake has changed since is for the next run to find out."""
+    log = LakeLog(job.sink.path)
+    shown = {"from": "output", "output": storage.mask(job.sink.path)}
+    records = log.records()
+    if not records:
+        return shown | {"status": NOTHING}
+    return shown | {
+        "status": DONE,
+        "note": f"{len(records)} run(s) are committed, the last is {records[-1]['run']}",
+    }
+
+
 def _of_training(job: Any) -> dict[str, Any]:
-    """A model is finished when its run is."""
+    """A model is finished when its directory holds it; where there is none, when its run is."""
     from pipelines.train import id_of
 
-    return {"job_id": id_of(job), "status": UNKNOWN, "from": "nothing"}
+    this = {"job_id": id_of(job), "status": UNKNOWN, "from": "nothing"}
+    if job.sink is None or not storage.exists(*storage.resolve(storage.join(job.sink.path, HEADER))):
+        return this
+    header = read_header(Path(job.sink.path))
+    if header.provenance.get("job_id") != this["job_id"]:
+        return this | {"note": f"{job.sink.path} holds another job's model"}
+    return this | {"status": DONE, "from": "output", "output": job.sink.path}
 
 
 def _runs(job: Any, job_id: str) -> dict[str, Any]:
@@ -83,6 +108,7 @@ def _runs(job: Any, job_id: str) -> dict[str, Any]:
         return {"note": f"{mask_text(server)} was not asked: only mlflow itself reads it"}
     except GenAIError as error:
         return {"note": str(error)}
-    if not runs and not isinstance(job, BatchJob):
-        return {"status": NOTHING, "from": "MLflow"}
-    return {"runs": [asdict(run) for run in runs]} if runs else {}
+    return {"runs": [asdict(run) for run in runs]}
+
+
+_LOOK = {"lake": _of_lake, "train": _of_training}
