@@ -12,9 +12,12 @@ Every hash is checked before a file is read: a changed byte is refused.
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import os
+import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 
 from genai_core import catalog
-from genai_core.errors import InvalidArtifact, SchemaMismatch
+from genai_core.errors import InvalidArtifact, MissingCapability, SchemaMismatch, Unavailable
 
 if TYPE_CHECKING:
     from genai_core.codec import Codec
@@ -32,6 +35,17 @@ FORMAT = 1
 HEADER = "artifact.json"
 FILES = ("arrays.safetensors", "codec.json", "weights.safetensors")
 MAX_HEADER = 64 * 2**20
+TYPES: dict[str, Any] = {
+    "bound": str | None,
+    "capabilities": list,
+    "files": dict,
+    "kind": str,
+    "modality": str,
+    "provenance": dict,
+    "score_names": list,
+    "settings": dict,
+}
+ROOM = 64 * 2**20  # bytes of parameters that a network may make and drop while it is built
 
 
 @dataclass(frozen=True)
@@ -105,17 +119,17 @@ def read_header(directory: str | os.PathLike[str]) -> Header:
         )
     try:
         found = json.loads(path.read_bytes())
-        number = found["format"]
-    except (ValueError, KeyError, TypeError, RecursionError):
+        number, digest = found["format"], _digest(found)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError):
         raise InvalidArtifact(
             f"{str(path)!r} is not a model's header: it is damaged or something else"
         ) from None
-    if not isinstance(number, int) or number > FORMAT:
+    if type(number) is not int or number > FORMAT:
         raise InvalidArtifact(
             f"the model at {str(directory)!r} has format {number!r}; this version reads up to {FORMAT}. "
             "Upgrade genai-core"
         )
-    if found.get("digest") != _digest(found):
+    if found.get("digest") != digest:
         raise InvalidArtifact(
             f"{str(path)!r} was changed after it was written: its digest does not fit. Restore it or train again"
         )
@@ -124,15 +138,19 @@ def read_header(directory: str | os.PathLike[str]) -> Header:
 
 def _header(found: dict[str, Any], path: Path) -> Header:
     try:
+        if not all(isinstance(found[name], kind) for name, kind in TYPES.items()):
+            raise TypeError
         found["schema"] = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(found["schema"])))
         for name in ("capabilities", "score_names"):
             found[name] = tuple(found[name])
         header = Header(**found)
         if header.kind not in catalog.MODELS or header.modality not in catalog.MODALITIES:
             raise ValueError
-        if set(header.files) != set(FILES):
+        if set(header.files) != set(FILES) or {type(n) for n in header.capabilities + header.score_names} - {
+            str
+        }:
             raise ValueError
-    except (TypeError, ValueError, KeyError, pa.ArrowException):
+    except (TypeError, ValueError, KeyError, OSError, pa.ArrowException):
         raise InvalidArtifact(f"{str(path)!r} is not a header that this version understands") from None
     return header
 
@@ -156,10 +174,20 @@ def load(directory: str | os.PathLike[str]) -> FittedModel:
     """The fitted model, every byte checked first. Raises InvalidArtifact."""
     header = read_header(directory)
     contents = {name: _checked(Path(directory), name, digest) for name, digest in header.files.items()}
-    try:
+    with _fitting_together(directory):
         return _assemble(header, contents)
-    except (KeyError, TypeError, ValueError, RuntimeError, IndexError) as error:
-        raise InvalidArtifact(f"the model at {str(directory)!r} does not fit together: {error}") from error
+
+
+@contextlib.contextmanager
+def _fitting_together(directory: str | os.PathLike[str]) -> Iterator[None]:
+    """Hashes show that nothing was changed, not that it makes sense: a forged model may fail anywhere."""
+    try:
+        yield
+    except (Unavailable, MissingCapability):
+        raise
+    except Exception as error:
+        reason = str(error)[:500] or type(error).__name__
+        raise InvalidArtifact(f"the model at {str(directory)!r} does not fit together: {reason}") from error
 
 
 def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
@@ -172,7 +200,8 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
 
     arrays = numpy_arrays(contents["arrays.safetensors"])
     codec = _codec(header, contents["codec.json"], arrays)
-    model = catalog.build_model(header.kind, codec.space, header.settings)
+    with _no_larger_than(len(contents["weights.safetensors"]) + ROOM):
+        model = catalog.build_model(header.kind, codec.space, header.settings)
     model.load_state_dict(torch_tensors(contents["weights.safetensors"]))
     prefix = "calibration/"
     calibrations = {n.removeprefix(prefix): Calibration(a) for n, a in arrays.items() if n.startswith(prefix)}
@@ -186,6 +215,30 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     )  # fmt: skip
 
 
+@contextlib.contextmanager
+def _no_larger_than(limit: int) -> Iterator[None]:
+    """ValueError as soon as a network that is built here has more bytes of parameters: settings may ask for terabytes.
+
+    The parameter is refused before anything is written into it, so that it has cost no memory.
+    """
+    from torch.nn.modules.module import register_module_parameter_registration_hook
+
+    builder, used = threading.get_ident(), 0
+
+    def refuse(module: Any, name: str, parameter: Any) -> None:
+        nonlocal used
+        if threading.get_ident() == builder and parameter is not None:
+            used += parameter.numel() * parameter.element_size()
+            if used > limit:
+                raise ValueError("its settings describe a network far larger than its weights")
+
+    hook = register_module_parameter_registration_hook(refuse)
+    try:
+        yield
+    finally:
+        hook.remove()
+
+
 def load_codec(directory: str | os.PathLike[str]) -> Codec:
     """The codec alone, its bytes checked first: what the model has seen, without torch. Raises InvalidArtifact."""
     from safetensors.numpy import load as numpy_arrays
@@ -193,10 +246,8 @@ def load_codec(directory: str | os.PathLike[str]) -> Codec:
     header = read_header(directory)
     names = ("codec.json", "arrays.safetensors")
     settings, arrays = (_checked(Path(directory), name, header.files[name]) for name in names)
-    try:
+    with _fitting_together(directory):
         return _codec(header, settings, numpy_arrays(arrays))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise InvalidArtifact(f"the model at {str(directory)!r} does not fit together: {error}") from error
 
 
 def _codec(header: Header, settings: bytes, arrays: dict[str, Any]) -> Codec:

@@ -115,3 +115,11 @@ def digest_of(settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> str:
     for name in sorted(arrays):
         digest.update(name.encode() + arrays[name].tobytes())
     return digest.hexdigest()
+
+
+def whole(state: Mapping[str, Any], name: str, low: int, high: int) -> int:
+    """A whole number of a codec's state. ValueError unless it lies in [low, high]: what it counts is allocated."""
+    value = state[name]
+    if type(value) is not int or not low <= value <= high:
+        raise ValueError(f"{name} is {str(value)[:40]}; accepted are {low:,} to {high:,}")
+    return value

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 import pyarrow as pa
 
-from genai_core.codec import MIN_ROWS
+from genai_core.codec import MIN_ROWS, whole
 from genai_core.errors import InvalidData
 from genai_core.hyperparameters import ImageSettings
 from genai_core.payload import Classes, PayloadCodec, whole_array
@@ -138,7 +138,11 @@ class ImageCodec(PayloadCodec):
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> ImageCodec:
         """The inverse of `state`."""
         schema, classes = cls.schema_from_state(settings)
-        return cls(schema, classes, Frame(*settings["frame"]), settings["levels"], settings["rows"])
+        *shape, other_sizes = settings["frame"]
+        sides = dict(zip(("channels", "height", "width"), shape, strict=True))
+        height, width = (whole(sides, name, 1, MAX_SIDE) for name in ("height", "width"))
+        frame = Frame(whole(sides, "channels", 1, 3), height, width, other_sizes)
+        return cls(schema, classes, frame, whole(settings, "levels", 2, 256), settings["rows"])
 
 
 def _reason(column: str, nats: float, value: str) -> dict[str, Any]:

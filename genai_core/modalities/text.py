@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
-from genai_core.codec import MIN_ROWS
+from genai_core.codec import MIN_ROWS, whole
 from genai_core.errors import InvalidData, InvalidInput
 from genai_core.hyperparameters import TextSettings
 from genai_core.payload import Classes, PayloadCodec
@@ -205,7 +205,8 @@ class TextCodec(PayloadCodec):
         """The inverse of `state`."""
         schema, classes = cls.schema_from_state(settings)
         tokens = text_tokens.from_state(settings["tokens"])
-        return cls(schema, classes, tokens, settings["length"], settings["rows"], settings["cut"])
+        length = whole(settings, "length", 2, 65_536)
+        return cls(schema, classes, tokens, length, settings["rows"], settings["cut"])
 
 
 class _Seen:

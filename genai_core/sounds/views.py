@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 
 import numpy as np
 
+from genai_core.codec import whole
 from genai_core.pictures.heat_maps import hottest_window
 from genai_core.spaces import Grid, Sequence
 
@@ -19,6 +20,7 @@ LEVELS = 256
 SILENCE = -100.0  # decibels, see `genai_core.sounds.spectrogram.FLOOR`
 RANGE = 80.0  # decibels below the loudest of all clips that are told apart
 CLIPS_TOGETHER = 64
+LARGEST = {"rate": 1_000_000, "samples": 60_000_000, "mels": 256, "hop": 1_000_000, "frames": 120_001}
 
 
 class View(Protocol):
@@ -187,4 +189,8 @@ class Loudness:
 def from_state(state: dict[str, Any]) -> View:
     """The inverse of `state`."""
     plain = {name: value for name, value in state.items() if name != "view"}
+    for name in plain.keys() & LARGEST.keys():
+        whole(plain, name, 1, LARGEST[name])
+    if plain.get("hop", 1) * plain.get("frames", 1) > 2 * LARGEST["samples"]:
+        raise ValueError("a clip is longer than any that is learnt")
     return Waveform(**plain) if state["view"] == Waveform.kind else Spectrogram(**plain)
