@@ -56,6 +56,20 @@ class NumericAxis:
     location: float
     spread: float
 
+    def __post_init__(self) -> None:
+        """ValueError for arrays that no fit makes: their tables would not fit into memory."""
+        tokens = (self.cell_bin, self.cell_rank, self.atom_token)
+        shapes = {array.ndim for array in (*tokens, self.atoms, self.edges)}
+        cells = len(self.cell_bin)
+        if shapes != {1} or len(self.cell_rank) != cells or len(self.edges) != (cells + 1 if cells else 0):
+            raise ValueError("the cells of a column do not fit together")
+        if len(self.atom_token) != len(self.atoms) or any(len(t) and t.min() < 0 for t in tokens):
+            raise ValueError("the tokens of a column do not fit together")
+        if self.places > MAX_DISCRETE + MAX_BINS or self.ranks > MAX_CELLS:
+            raise ValueError(
+                f"a column has {self.places:,} x {self.ranks:,} tokens, more than any that is fitted"
+            )
+
     # -- shape ---------------------------------------------------------------------------------------------
     @property
     def places(self) -> int:

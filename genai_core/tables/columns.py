@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.types as pt
 
+from genai_core.codec import whole
 from genai_core.errors import InvalidData
 from genai_core.spaces import Position
 from genai_core.tables.axis import NumericAxis, fit_axis
@@ -318,7 +319,8 @@ class CategoricalColumn:
     @classmethod
     def from_state(cls, type_: pa.DataType, settings: dict[str, Any], arrays: Arrays) -> CategoricalColumn:
         """The inverse of `state`."""
-        return cls(type_, settings["values"], settings["group"], tuple(settings["seen"]))
+        group = whole(settings, "group", 1, 2**15 - 1)  # tokens are int16
+        return cls(type_, settings["values"], group, tuple(settings["seen"]))
 
 
 Column = NumericColumn | CategoricalColumn
