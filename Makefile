@@ -50,6 +50,14 @@ format: env  ## write the format that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
+DEVICE ?= cpu
+VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: image
+image:  ## the container image genai-core:VERSION for CPUs; DEVICE=cuda: genai-core:VERSION-cuda
+	DOCKER_BUILDKIT=1 docker build --file infra/Dockerfile --build-arg DEVICE=$(DEVICE) \
+	  --tag genai-core:$(VERSION)$(if $(filter cuda,$(DEVICE)),-cuda) .
+
 clean:  ## remove what runs have left behind; the environment stays
 	rm -rf demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	find genai_core pipelines jobs tests -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -151,6 +151,14 @@ def why_no_ray(compute: ComputeSettings, error: Exception, said: str = "") -> st
     return f"Ray could not be started: {last_line(text)}. compute.runner: inline works without it"
 
 
+def attainable(ray: Any) -> dict[str, float]:
+    """What the connected Ray has, or could have once its autoscaler has brought every machine that it may."""
+    from ray._private.state import state  # as Ray Train asks itself; nothing public tells
+
+    now, most = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
+    return {kind: max(now.get(kind, 0.0), float(most.get(kind, 0.0))) for kind in now | most}
+
+
 def is_cluster(compute: ComputeSettings) -> bool:
     """Whether the job goes to a Ray that runs elsewhere."""
     return compute.runner not in RUNNERS

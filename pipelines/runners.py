@@ -19,7 +19,7 @@ from typing import Any
 
 from genai_core.errors import JobFailed, Unavailable
 from pipelines.plan import Shard
-from pipelines.ray_session import is_cluster, last_line, ray_session
+from pipelines.ray_session import attainable, is_cluster, last_line, ray_session
 from pipelines.settings import ComputeSettings
 from pipelines.shard_work import ShardWork, ShardWorker, one_thread, use_one_thread
 from pipelines.watchdog import Watchdog
@@ -102,7 +102,7 @@ def _by_size(
 
 def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tally: _Tally, log: Log) -> str:
     with ray_session(compute) as ray:
-        cpus = _cpus_per_actor(ray.cluster_resources(), compute, min(compute.workers, len(shards)))
+        cpus = _cpus_per_actor(attainable(ray), compute, min(compute.workers, len(shards)))
         free = ray.available_resources().get("CPU", 0)
         if free < cpus:
             log(f"runner: the cluster has {free:g} CPUs free now; the job waits for {cpus:g}")

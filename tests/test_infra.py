@@ -168,6 +168,8 @@ def test_the_jobs_in_the_manifests_are_jobs(tmp_path: Path) -> None:
             if document["kind"] == "ConfigMap":
                 file.write_text(document["data"]["job.yaml"])
                 assert entries(file, slot=Slot.at("2026-11-01")), path.name
+    train = of_kind("kuberay/rayjob.yaml", "ConfigMap")["data"]["job.yaml"]
+    assert train == (INFRA / "train.yaml").read_text("utf-8")
 
 
 def test_the_cluster_has_groups_for_cpus_gpus_and_machines_that_may_be_taken_away() -> None:
@@ -247,6 +249,15 @@ def test_the_image_holds_what_the_lock_pins(tmp_path: Path) -> None:
     assert {re.match(r"[\w.-]+", one).group().lower() for one in made} <= locked  # type: ignore[union-attr]
     (install,) = [one for one in arguments("RUN") if "-r requirements.txt" in one]
     assert "install" in install and "-c requirements.lock" in install
+
+
+@pytest.mark.parametrize(("device", "tag"), [("cpu", kubernetes.IMAGE), ("cuda", f"{kubernetes.IMAGE}-cuda")])
+def test_make_image_tags_what_the_manifests_name(device: str, tag: str) -> None:
+    said = subprocess.run(
+        ["make", "-n", "image", f"DEVICE={device}"], cwd=ROOT, capture_output=True, text=True
+    )
+    words = shlex.split(said.stdout.replace("\\\n", " "))
+    assert words[words.index("--tag") + 1] == tag and f"DEVICE={device}" in words and words[-1] == "."
 
 
 def test_only_what_the_image_needs_is_sent_to_its_build() -> None:

@@ -214,26 +214,66 @@ def cluster(stage: Stage) -> subprocess.Popen[bytes]:
     ports, low = stage.ports, 21_000
     head = [f"--dashboard-port={ports['dashboard']}", f"--dashboard-agent-listen-port={ports['head_agent']}"]
     head += [f"--temp-dir={stage.folder}/ray", f"--min-worker-port={low}", f"--max-worker-port={low + 99}"]
-    stage.start("ray-head", "--node-ip-address=127.0.0.1", *head)
+    stage.start("ray-head", *head)
     worker = [f"--dashboard-agent-listen-port={ports['agent']}", f"--min-worker-port={low + 100}"]
-    return stage.start("ray-worker", "--node-ip-address=127.0.0.1", *worker, f"--max-worker-port={low + 199}")
+    return stage.start("ray-worker", *worker, f"--max-worker-port={low + 199}")
 
 
 def jobs(stage: Stage) -> None:
     """On the cluster: train a model into the registry, then generate with it, twice for one slot."""
     runner = f"compute.runner=127.0.0.1:{stage.ports['gcs']}"
-    for name, text, status in (
-        ("train", TRAIN, "done"),
-        ("nightly", NIGHTLY, "done"),
-        ("nightly", NIGHTLY, "reused"),
+    for name, text, reused in (
+        ("train", TRAIN, False),
+        ("nightly", NIGHTLY, False),
+        ("nightly", NIGHTLY, True),
     ):
         (stage.folder / f"{name}.yaml").write_text(text)
         command = [str(BIN / "genai"), "run", f"{name}.yaml", "--slot", "2026-11-01", "--set", runner]
         done = stage.run("ray-head", *command)
         assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
         line = json.loads(done.stdout.splitlines()[-1])
-        assert line["status"] == status, line
-        print(f"{name:12} {status}: {line}"[:400], flush=True)
+        assert (line["status"], line.get("reused", False)) == ("done", reused), line
+        print(f"{name:12} {'reused' if reused else 'done'}: {line}"[:400], flush=True)
+
+
+def scheduled(stage: Stage) -> None:
+    """The shipped CronJob's script, as its pod runs it for a slot that was missed; then for the same slot again."""
+    manifest = (ROOT / "infra" / "kuberay" / "cronjob.yaml").read_text("utf-8")
+    _, cronjob = yaml.safe_load_all(manifest)
+    (container,) = cronjob["spec"]["jobTemplate"]["spec"]["template"]["spec"]["containers"]
+    (stage.folder / "job.yaml").write_text(NIGHTLY)
+    dashboard = f"http://127.0.0.1:{stage.ports['dashboard']}"
+    shell, flag, script = container["command"]
+    script = script.replace("/etc/genai/job.yaml", "job.yaml").replace(
+        "http://genai-head-svc:8265", dashboard
+    )
+    token = (stage.secrets / "ray_token").read_text()
+    pod = ["env", "-u", "RAY_AUTH_TOKEN_PATH", "JOB_NAME=nightly-2026-11-02", f"RAY_AUTH_TOKEN={token}"]
+    for reused in (False, True):
+        done = stage.run("genai", *pod, shell, flag, script)
+        assert done.returncode == 0, done.stdout[-1000:] + done.stderr[-3000:]
+        line = json.loads(done.stdout.splitlines()[-1])
+        assert (line["status"], line["reused"]) == ("done", reused), line
+        assert token not in done.stdout + done.stderr
+        print(f"{'cronjob':12} {'reused' if reused else 'done'}: {line}"[:400], flush=True)
+
+
+def submitted(stage: Stage) -> None:
+    """The entry point of the shipped RayCronJob, submitted as KubeRay's submitter does."""
+    manifest = (ROOT / "infra" / "kuberay" / "raycronjob.yaml").read_text("utf-8")
+    _, raycronjob = yaml.safe_load_all(manifest)
+    entry = raycronjob["spec"]["jobTemplate"]["entrypoint"]
+    for old, new in (
+        ("/etc/genai/job.yaml", f"{stage.folder}/job.yaml"),
+        (":6379", f":{stage.ports['gcs']}"),
+    ):
+        entry = entry.replace(old, new)
+    dashboard = f"http://127.0.0.1:{stage.ports['dashboard']}"
+    done = stage.run("genai", "ray", "job", "submit", "--address", dashboard, "--", f"pwd && {entry}")
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
+    (line,) = [one for one in done.stdout.splitlines() if one.startswith('{"status"')]
+    assert str(stage.folder) in done.stdout.splitlines(), "the driver starts where `ray start` did"
+    print(f"{'raycronjob':12} {line}"[:400], flush=True)
 
 
 def main() -> None:
@@ -246,6 +286,8 @@ def main() -> None:
         stage.start("mlflow")
         worker = cluster(stage)
         jobs(stage)
+        scheduled(stage)
+        submitted(stage)
         os.killpg(worker.pid, signal.SIGKILL)
         worker.wait()
         assert not stage.well("ray-worker"), "a dead worker has to be told from a living one"
