@@ -3,7 +3,8 @@
     artifact.json        header: format, family, capabilities, schema, provenance, sha256 of the other files; it
                          carries its own digest, which names the model in manifests and footers
     codec.json           what the codec fitted
-    arrays.safetensors   the codec's arrays, what scores have fitted, and the calibration scores
+    arrays.safetensors   the codec's arrays, what scores have fitted, the calibration scores, and how often the
+                         held-out rows have each value of a column
     weights.safetensors  the network
 
 Every hash is checked before a file is read: a changed byte is refused.
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 HEADER = "artifact.json"
+PROFILE = "profile"  # the array of the columns' distribution
 FILES = ("arrays.safetensors", "codec.json", "weights.safetensors")
 MAX_HEADER = 64 * 2**20
 TYPES: dict[str, Any] = {
@@ -75,6 +77,7 @@ def save(fitted: FittedModel, directory: str | os.PathLike[str]) -> str:
     settings, arrays = fitted.codec.state()
     arrays = {f"codec/{name}": value for name, value in arrays.items()}
     arrays |= {f"calibration/{name}": c.scores for name, c in fitted.calibrations.items()}
+    arrays |= {} if fitted.profile is None else {PROFILE: fitted.profile.tokens}
     for score, state in fitted.score_states.items():
         arrays |= {f"score/{score}/{name}": value.cpu().numpy() for name, value in state.items()}
     weights = {name: value.detach().cpu().contiguous() for name, value in fitted.model.state_dict().items()}
@@ -196,6 +199,7 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     from safetensors.torch import load as torch_tensors
 
     from genai_core.calibration import Calibration
+    from genai_core.drift import Profile
     from genai_core.fitted import FittedModel
 
     arrays = numpy_arrays(contents["arrays.safetensors"])
@@ -210,9 +214,9 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
         if path.startswith("score/"):
             _, score, name = path.split("/", 2)
             states.setdefault(score, {})[name] = torch.from_numpy(array)
-    return FittedModel(
-        header.kind, header.modality, codec, model.eval(), calibrations, states, header.provenance, header.digest
-    )  # fmt: skip
+    profile = Profile(codec.space, arrays[PROFILE]) if PROFILE in arrays else None
+    known = (header.provenance, header.digest, profile)
+    return FittedModel(header.kind, header.modality, codec, model.eval(), calibrations, states, *known)
 
 
 @contextlib.contextmanager

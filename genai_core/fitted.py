@@ -14,10 +14,11 @@ import torch
 from genai_core import catalog
 from genai_core.calibration import Calibration
 from genai_core.codec import Codec
+from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
-from genai_core.spaces import Records
+from genai_core.spaces import Records, Tokens
 from genai_core.tables.conditions import check_sampling
 
 
@@ -49,6 +50,7 @@ class FittedModel:
     score_states: dict[str, dict[str, torch.Tensor]] = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     digest: str | None = None
+    profile: Profile | None = None  # of a table's columns
 
     @property
     def schema(self) -> pa.Schema:
@@ -222,6 +224,8 @@ class FittedModel:
         """Learn the distribution of every score from records that were not trained on."""
         scored = self.score_records(held_out, self.score_names)
         self.calibrations = {name: Calibration.fit(values) for name, values in scored.totals.items()}
+        space = self.codec.space
+        self.profile = Profile.fit(space, held_out.tokens) if isinstance(space, Tokens) else None
 
     def calibration_size(self, name: str) -> int:
         """Number of held-out scores behind the p-values; the smallest p-value is 1 / (size + 1)."""
