@@ -47,6 +47,24 @@ class Batches(NamedTuple):
     score: int
 
 
+class OffAxis(NamedTuple):
+    """Where a value lies whose token says only `below`, `above` or `unseen`: its log measure m tells.
+
+    Beyond the ends, which are `low` and `high` (standardised), by `reach` (exp((end - m) / 2) - 1); an unseen value
+    lies at the share (between - m) / `tilt` of the way from low to high; 2 more, if it is off the axis' grid.
+    """
+
+    below: int
+    above: int
+    unseen: int
+    low: float
+    high: float
+    end: float
+    reach: float
+    between: float
+    tilt: float
+
+
 @dataclass(frozen=True, eq=False)
 class Position:
     """One categorical variable of a record.
@@ -59,6 +77,7 @@ class Position:
     drawable    shape (vocabulary,); False for tokens that no record can be decoded from
     parent      index of an earlier position of the same field on which `allowed` depends, or None
     allowed     shape (parent's vocabulary, vocabulary); the tokens possible after each token of the parent
+    off_axis    what the log measure says of values that have no place on the axis
     """
 
     vocabulary: int
@@ -67,6 +86,7 @@ class Position:
     values: np.ndarray | None = None
     parent: int | None = None
     allowed: np.ndarray | None = None
+    off_axis: OffAxis | None = None
 
 
 @dataclass(frozen=True, eq=False)

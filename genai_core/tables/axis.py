@@ -18,10 +18,19 @@ from itertools import pairwise
 
 import numpy as np
 
+from genai_core.spaces import OffAxis
 from genai_core.tables.sketches import NumericSummary
 
 MAX_ATOMS = 128
 MAX_DISCRETE = 400  # with no more distinct values every value is an atom; a year of days fits
+MAX_NEW, NEGLIGIBLE = (
+    0.05,
+    0.01,
+)  # new ones among the rare values to come, and among all: above, no value is an atom
+TILT, OFF_GRID = (
+    0.25,
+    2.0,
+)  # nats by which the density of unseen values falls along the axis; lengths added off the grid
 ATOM_MASS = 0.001
 ATOM_ROWS = 20
 MAX_BINS = 64
@@ -114,6 +123,29 @@ class NumericAxis:
         first = np.where(np.isnan(pairs).all(1), np.nan, np.nansum(pairs, 1) / counts)
         return first, pairs
 
+    def off_axis(self) -> OffAxis | None:
+        """What the log measure says of values without a place; None for an axis of special values alone."""
+        if self.scale <= 0:
+            return None
+        ends = self._standard(np.array([self.minimum, self.maximum], float))
+        return OffAxis(
+            below=self.special("below"),
+            above=self.special("above"),
+            unseen=self.special("unseen"),
+            low=float(ends[0]),
+            high=float(ends[1]),
+            end=float(np.log(self.unit / self.scale)),
+            reach=float(self.scale / self.spread),
+            between=self._between,
+            tilt=TILT,
+        )
+
+    @property
+    def _between(self) -> float:
+        """Log measure of an unseen value just above the minimum."""
+        width = max(float(self.maximum) - float(self.minimum), self.unit)
+        return float(np.log(self.unit / min(width, 1e308)) + np.log(TILT / -np.expm1(-TILT)))
+
     def _standard(self, values: np.ndarray) -> np.ndarray:
         with np.errstate(over="ignore"):
             return np.clip((values.astype(float) - self.location) / self.spread, -1e6, 1e6)
@@ -165,13 +197,27 @@ class NumericAxis:
         if len(self.atoms):
             is_atom = on_grid & (self.atoms[np.minimum(index, len(self.atoms) - 1)] == x)
             first[is_atom] = self.atom_token[index[is_atom]]
-        rest = on_grid & ~is_atom & ~below & ~above
-        if not len(self.cell_bin):
+        inside = ~is_atom & ~below & ~above
+        rest = on_grid & inside if len(self.cell_bin) else np.zeros(len(x), bool)
+        self._measure_unseen(x, inside & ~rest, on_grid, measure)
+        if not rest.any():
             return
         rank = x[rest] - index[rest] if self.gridded else x[rest]
         cell = np.clip(np.searchsorted(self.edges, rank, "right") - 1, 0, len(self.cell_bin) - 1)
         first[rest], second[rest] = self.cell_bin[cell], self.cell_rank[cell]
         measure[rest] = np.log(self.unit) - self._log_widths()[cell]
+
+    def _measure_unseen(
+        self, x: np.ndarray, unseen: np.ndarray, on_grid: np.ndarray, measure: np.ndarray
+    ) -> None:
+        """Spread over the axis, a little more of it below than above: so the measure says where the value is.
+
+        Values off the grid get less, so that they can be told apart.
+        """
+        if unseen.any():
+            width = max(float(self.maximum) / 2 - float(self.minimum) / 2, self.unit / 2)
+            share = (x[unseen] / 2 - self.minimum / 2) / width
+            measure[unseen] = self._between - TILT * (share + OFF_GRID * ~on_grid[unseen])
 
     def _to_grid(self, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         if not self.gridded:
@@ -311,7 +357,7 @@ def _grid(summary: NumericSummary) -> tuple[bool, int]:
 def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
     """Values with a mass of their own (grid units, sorted), and the rows they hold."""
     counts, complete = summary.frequent_values()
-    if complete and len(counts) <= MAX_DISCRETE:
+    if complete and len(counts) <= MAX_DISCRETE and not _more_to_come(counts, summary.counted):
         chosen = list(counts)
     else:
         least = max(ATOM_MASS * summary.counted, ATOM_ROWS)
@@ -320,6 +366,13 @@ def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray])
     rows = sum(counts[value] for value in chosen)
     kind = np.int64 if summary.integral else np.float64
     return np.unique(to_grid(np.array(chosen, kind))) if chosen else to_grid(np.zeros(0, kind)), rows
+
+
+def _more_to_come(counts: dict[float | int, int], rows: int) -> bool:
+    """Whether there are many values that were not seen: the share of those seen once estimates it (Good 1953)."""
+    once = sum(count == 1 for count in counts.values())
+    rare = sum(count for count in counts.values() if count < ATOM_ROWS)  # zeros and caps do not count
+    return once > MAX_NEW * rare and once > NEGLIGIBLE * rows
 
 
 def _cells(

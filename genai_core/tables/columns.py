@@ -186,6 +186,7 @@ class NumericColumn:
                     on_axis,
                     parent=first_index if number else None,
                     allowed=self._with_day() if number else None,
+                    off_axis=axis.off_axis(),
                 )
             )
             if axis.ranks > 1:

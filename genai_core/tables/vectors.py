@@ -1,0 +1,200 @@
+"""Records of a table as vectors: every column one number on a normal scale and one code, for scores that need distances
+
+A *unit* is a numeric axis or a category (one or two positions of the record). Its number is the normal score of the
+value's rank among a sample of training records, with linear tails beyond the range seen, so that distance is kept;
+the same standardised instead of ranked is its second view. Its code says what is off the axis, or which category.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from scipy.special import ndtri
+from torch import Tensor
+
+from genai_core.spaces import OffAxis, Position, Tokens
+
+CLASSES = 32  # codes of a category: its most frequent values, and the last for all others
+FARTHEST = 50.0  # standard deviations
+NUMBER, OFF_AXIS = 0, 1  # codes of a numeric unit
+BELOW, ABOVE, UNSEEN = 1, 2, 3
+KNOTS = 257
+NOWHERE = OffAxis(0, 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0)
+State = Mapping[str, Tensor]
+
+
+class Unit(NamedTuple):
+    """Where a unit stands in a record, and in the tables of what its tokens mean."""
+
+    field: int
+    first: int
+    second: int | None
+    base: int
+    ranks: int  # tokens of the second position; 1 without it
+    size: int
+    position: Position
+
+
+class Vectors(NamedTuple):
+    """Of some records: numbers (rows, units), 0 off the axis; codes (rows, units); places in the tables of tokens."""
+
+    numbers: Tensor
+    codes: Tensor
+    places: Tensor
+
+
+def units_of(space: Tokens) -> list[Unit]:
+    """The numeric axes and categories of a table."""
+    found: list[Unit] = []
+    for i, position in enumerate(space.positions):
+        if found and _refines(position, found[-1].first, found[-1].position):
+            last = found.pop()
+            found.append(
+                last._replace(second=i, ranks=position.vocabulary, size=last.size * position.vocabulary)
+            )
+            continue
+        base = found[-1].base + found[-1].size if found else 0
+        found.append(Unit(position.field, i, None, base, 1, position.vocabulary, position))
+    return found
+
+
+def _refines(position: Position, first: int, of: Position) -> bool:
+    """The rank inside a bin, or the member of a group; a time of day has an axis of its own."""
+    if position.parent != first:
+        return False
+    return position.values.ndim == 2 if position.values is not None else of.values is None
+
+
+def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
+    """What `vectors` needs, from a sample of training records x (rows, positions)."""
+    units = units_of(space)
+    parts: dict[str, list[np.ndarray]] = {
+        n: [] for n in ("normal", "standard", "code", "side", "rarity", "odd")
+    }
+    knots: dict[str, list[np.ndarray]] = {n: [] for n in ("at", "score", "mean", "spread")}
+    for unit in units:
+        index = x[:, unit.first].numpy() * unit.ranks
+        index = index if unit.second is None else index + x[:, unit.second].numpy()
+        found = (_category if unit.position.values is None else _number)(space, unit, index)
+        for kept, own in zip((parts, knots), found, strict=True):
+            for name, table in own.items():
+                kept[name].append(table)
+    tensors = {name: torch.from_numpy(np.concatenate(tables)) for name, tables in parts.items()}
+    tensors |= {name: torch.from_numpy(np.stack(rows)) for name, rows in knots.items()}
+    outside = [unit.position.off_axis or NOWHERE for unit in units]
+    for name in ("low", "high", "end", "reach", "between", "tilt"):
+        tensors[name] = torch.tensor([getattr(o, name) for o in outside], dtype=torch.float32)
+    return tensors | {
+        "first": torch.tensor([u.first for u in units]),
+        "second": torch.tensor([u.first if u.second is None else u.second for u in units]),
+        "paired": torch.tensor([0 if u.second is None else 1 for u in units]),
+        "stride": torch.tensor([u.ranks for u in units]),
+        "base": torch.tensor([u.base for u in units]),
+        "field": torch.tensor([u.field for u in units]),
+        "kinds": torch.tensor([int(table.max()) + 1 for table in parts["code"]]),
+        "numeric": torch.tensor([u.position.values is not None for u in units]),
+    }
+
+
+def vectors(state: State, x: Tensor, log_measure: Tensor | None, view: str = "normal") -> Vectors:
+    """Of records x (rows, positions) with their log measures (rows, fields); None: all have a place on their axes.
+
+    view: `normal` or `standard`, the scale of the numbers.
+    """
+    index = state["base"] + x[:, state["first"]] * state["stride"] + x[:, state["second"]] * state["paired"]
+    numbers, codes = state[view][index], state["code"][index].long()
+    side = state["side"][index]
+    if log_measure is not None and bool(side.any()):
+        at = side.nonzero(as_tuple=True)
+        numbers[at], off_grid = _placed(
+            state, side[at], log_measure[at[0], state["field"][at[1]]], at[1], view
+        )
+        codes[at] = torch.where(off_grid, OFF_AXIS, codes[at])
+    return Vectors(numbers.clamp(-FARTHEST, FARTHEST), codes, index)
+
+
+def _placed(state: State, side: Tensor, m: Tensor, units: Tensor, view: str) -> tuple[Tensor, Tensor]:
+    """Numbers (values,) of values without a place, from their log measures m (`OffAxis`); which are off the grid."""
+    low, high = state["low"][units], state["high"][units]
+    beyond = torch.expm1((state["end"][units] - m) / 2).clamp(0, 1e6) * state["reach"][units]
+    share = (state["between"][units] - m) / state["tilt"][units]
+    off_grid = (side == UNSEEN) & (share > 1.5)
+    share = (share - 2.0 * off_grid).clamp(0, 1)
+    inside = torch.where(side == BELOW, low, torch.where(side == ABOVE, high, low + share * (high - low)))
+    inside = (inside - state["mean"][units]) / state["spread"][units]
+    if view == "normal":
+        inside = _interpolated(inside, state["at"][units], state["score"][units])
+    away = beyond / state["spread"][units]
+    return inside + torch.where(side == BELOW, -away, torch.where(side == ABOVE, away, 0.0)), off_grid
+
+
+def _interpolated(z: Tensor, at: Tensor, score: Tensor) -> Tensor:
+    """Piecewise linear through the knots (values, knots), constant beyond them."""
+    right = torch.searchsorted(at, z[:, None]).clamp(1, at.shape[1] - 1)
+    left = right - 1
+    a, b = at.gather(1, left), at.gather(1, right)
+    share = ((z[:, None] - a) / (b - a).clamp(min=1e-12)).clamp(0, 1)
+    return torch.lerp(score.gather(1, left), score.gather(1, right), share).squeeze(1)
+
+
+Tables = dict[str, Any]
+
+
+def _number(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Tables]:
+    """Tables (tokens of the unit,) of a numeric unit, and the knots of its scale."""
+    place = unit.position.values if unit.second is None else space.positions[unit.second].values
+    place = np.asarray(place, float).reshape(-1)
+    found = place[index]
+    found = found[~np.isnan(found)]
+    found = found if len(found) else np.zeros(1)
+    mean, spread = found.mean(), max(found.std(), 1e-2)
+    values, counts = np.unique((found - mean) / spread, return_counts=True)
+    rank = (np.cumsum(counts) - counts / 2) / counts.sum()
+    score = ndtri(np.clip(rank, 1e-4, 1 - 1e-4))
+    side = np.zeros(unit.size, np.int8)
+    if unit.position.off_axis:
+        for mark, token in zip((BELOW, ABOVE, UNSEEN), unit.position.off_axis[:3], strict=True):
+            side[token * unit.ranks : (token + 1) * unit.ranks] = mark
+    off = np.isnan(place) & (side == 0)
+    standard = np.where(np.isnan(place), 0, (place - mean) / spread)
+    code = np.where(off, OFF_AXIS, NUMBER).astype(np.uint8)
+    tables: Tables = {
+        "normal": np.where(np.isnan(place), 0, np.interp(standard, values, score)).astype(np.float32),
+        "standard": standard.astype(np.float32),
+        "code": code,
+        "side": side,
+    }
+    chosen = np.rint(np.linspace(0, len(values) - 1, KNOTS)).astype(int)
+    knots = {"at": values[chosen], "score": score[chosen], "mean": np.array(mean), "spread": np.array(spread)}
+    return tables | _rarity(code, off, index), {name: v.astype(np.float32) for name, v in knots.items()}
+
+
+def _category(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Tables]:
+    """The same of a category; it has no numbers."""
+    counts = np.bincount(index, minlength=unit.size)
+    ranked = np.argsort(-counts, kind="stable")[: CLASSES - 1]
+    ranked = ranked[counts[ranked] > 0]
+    code = np.full(unit.size, len(ranked) + 1, np.uint8)
+    code[ranked] = 1 + np.arange(len(ranked))
+    zero, none = np.zeros(unit.size, np.float32), np.zeros(KNOTS, np.float32)
+    tables: Tables = {"normal": zero, "standard": zero, "code": code, "side": np.zeros(unit.size, np.int8)}
+    knots: Tables = {
+        "at": none,
+        "score": none,
+        "mean": np.zeros((), np.float32),
+        "spread": np.ones((), np.float32),
+    }
+    return tables | _rarity(code, np.ones(unit.size, bool), index), knots
+
+
+def _rarity(code: np.ndarray, counted: np.ndarray, index: np.ndarray) -> Tables:
+    """Nats of a token among those of its code, and whether no training record had it."""
+    counts = np.bincount(index, minlength=len(code)) * counted
+    totals = np.bincount(code, weights=counts)[code]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        nats = np.where(counts > 0, -np.log(counts / totals), np.log(2 * (totals + 1)))
+    odd = counted & (counts == 0)
+    return {"rarity": np.where(counted, nats, 0).astype(np.float32), "odd": odd}
