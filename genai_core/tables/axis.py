@@ -407,7 +407,7 @@ def _quantile_edges(points: np.ndarray, number: int, low: float, high: float) ->
 
 
 def _inner_edges(points: np.ndarray, low: float, high: float, number: int, gridded: bool) -> np.ndarray:
-    if gridded and high - low <= number:
+    if gridded and float(high) - float(low) <= number:  # the whole range of int64 overflows it
         return np.arange(low, high + 1)
     inside = points[(points >= low) & (points < high)]
     return _quantile_edges(inside, number, low, high) if len(inside) else np.array([low, high])
