@@ -121,7 +121,7 @@ def _of_file(path: str) -> Tree:
     try:
         with storage.explained(path):
             footer = footers.read(filesystem, inside)
-    except pa.ArrowInvalid as error:
+    except pa.ArrowException as error:
         raise InvalidData(
             f"{storage.mask(path)} is no Parquet file, or damaged: {_first_line(error)}"
         ) from error

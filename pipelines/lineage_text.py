@@ -31,9 +31,9 @@ def _job(job: Mapping[str, Any]) -> Iterator[str]:
     made = {True: ", synthetic rows", False: ""}.get(job.get("synthetic", False), "")
     yield f"made by {job['job_id']} ({job['verb']}{made})"
     if "shard" in job:
-        yield f"shard {job['shard']}, seed {job['seed']}"
+        yield f"shard {job['shard']}, seed {job.get('seed')}"
     if "spec" in job:
-        yield "spec " + _brief(job["spec"])
+        yield f"spec {_brief(job['spec'])}"
     if source := job.get("source"):
         yield "of " + _data(source)
     yield from _runs(job)
@@ -69,6 +69,8 @@ def _runs(part: Mapping[str, Any]) -> Iterator[str]:
         yield f"MLflow run {run['run_id']} in {run['experiment']} ({run['status'].lower()}{when})"
 
 
-def _brief(spec: Mapping[str, Any]) -> str:
+def _brief(spec: Any) -> str:
     """What was asked, without what was left at nothing."""
+    if not isinstance(spec, Mapping):  # somebody else's _JOB.json
+        return json.dumps(spec)
     return json.dumps({k: v for k, v in spec.items() if v not in (None, {}, [], "")}, ensure_ascii=False)
