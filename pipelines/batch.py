@@ -131,7 +131,8 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
 
 def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
     try:
-        summary = _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
+        with storage.explained(sink.uri):
+            summary = _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
         return sink.finish(batch.plan, batch.provenance, summary)
     except Unavailable as error:  # after the work: no longer a matter of bad input
         raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -16,7 +17,9 @@ from pipelines.plan import Shard
 from pipelines.sink import Sink
 from pipelines.sources import Reader
 
-RETRY_SECONDS = 0.5  # doubled each time: what fails by chance (a busy store) needs a moment
+RETRY_SECONDS = (
+    0.5  # doubled each time, half to one and a half of it: workers shall not come back all at once
+)
 Produce = Callable[[Shard], tuple[pa.Table, Mapping[str, Any]]]
 
 
@@ -53,10 +56,16 @@ class ShardWorker:
         for attempt in range(self.work.retries + 1):
             try:
                 return self._commit(shard)
+            except _NotWritten as error:
+                if attempt == self.work.retries:
+                    raise JobFailed(
+                        f"shard {shard.id} could not be written: {error}. What was committed stays; the same command "
+                        "resumes"
+                    ) from error
             except Exception as error:
                 if attempt == self.work.retries or not _may_pass(error):
                     return self._quarantined(shard, error, attempt + 1)
-            time.sleep(RETRY_SECONDS * 2**attempt)
+            time.sleep(RETRY_SECONDS * 2**attempt * random.SystemRandom().uniform(0.5, 1.5))
         raise AssertionError("unreachable")
 
     def _quarantined(self, shard: Shard, error: Exception, attempts: int) -> dict[str, Any]:
@@ -69,8 +78,18 @@ class ShardWorker:
             ) from error
 
     def _commit(self, shard: Shard) -> dict[str, Any]:
+        done = self.sink.committed(shard)
+        if done is not None:  # by another run of the job, or by a worker that was thought dead
+            return done
         table, extra = self.produce(shard)
-        return self.sink.write_shard(shard, table, self.work.footer, extra)
+        try:
+            return self.sink.write_shard(shard, table, self.work.footer, extra)
+        except Unavailable as error:
+            raise _NotWritten(str(error)) from error
+
+
+class _NotWritten(Unavailable):
+    """The output's disk or store failed, which is no fault of the shard's."""
 
 
 def _may_pass(error: Exception) -> bool:

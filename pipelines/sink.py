@@ -8,6 +8,10 @@
 
 A data file without a record is as if it had not been written: the shard is done again, and what the manifest
 does not list is removed. Nothing here holds a time or a host name, so that equal jobs leave equal bytes.
+
+Two runs of one job may work here at once, and none needs a lock: the job file, each record and the manifest are
+written only where there is none yet, by one request that the disk or the store decides; who comes second takes what
+stands there (docs/decisions/0015).
 """
 
 from __future__ import annotations
@@ -16,7 +20,7 @@ import hashlib
 import json
 import re
 import traceback
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -31,7 +35,7 @@ from pipelines.plan import Plan, Shard, canonical, canonical_hash
 FORMAT = 1
 JOB, MANIFEST = "_JOB.json", "_MANIFEST.json"
 DATA, RECORDS, QUARANTINE = "data", "_shards", "_quarantine"
-PART = re.compile(r"part-\d+-[0-9a-f]{12}\.parquet")
+PART = re.compile(r"part-(\d+)-[0-9a-f]{12}\.parquet")
 RECORDS_AT_ONCE = 16  # a store answers each in milliseconds, and there may be thousands
 LISTED = ("id", "file", "rows", "bytes", "sha256")  # of a record, in the manifest
 
@@ -54,8 +58,8 @@ class Sink:
         with storage.explained(self.uri):
             if self.job() is None:
                 self.refuse_strangers()
-                self._put_json(JOB, {"format": FORMAT, **job})
-            self._refuse_other(job)
+                self._put_new(JOB, _readable({"format": FORMAT, **job}))
+            self._refuse_other(job)  # also when another job was faster by a moment
             return {record["id"] for record in self.records()}
 
     def check(self, job: Mapping[str, Any]) -> None:
@@ -109,10 +113,29 @@ class Sink:
         with storage.explained(self.uri):
             storage.put_bytes(self.filesystem, self.path(file), data)
             # not durable: a record that a power cut takes costs the time of its shard, and no more
-            storage.put_bytes(
-                self.filesystem, self.path(RECORDS, f"{shard.name}.json"), canonical(record), durable=False
-            )
-        return record
+            if self._put_new(_record_of(shard), canonical(record), durable=False):
+                return record
+            return self._second(shard, record)
+
+    def _second(self, shard: Shard, record: dict[str, Any]) -> dict[str, Any]:
+        """Another run has committed the shard: its record holds, unless its data is gone or damaged."""
+        standing = self.committed(shard)
+        if standing is None:
+            name = self.path(_record_of(shard))
+            storage.put_bytes(self.filesystem, name, canonical(record), durable=False)
+            return record
+        if standing["file"] != record["file"]:  # another kind of CPU may round differently
+            storage.delete(self.filesystem, self.path(record["file"]))
+        return standing
+
+    def committed(self, shard: Shard) -> dict[str, Any] | None:
+        """The shard's record, if its data file is there with the size that it says."""
+        record = files.believed("record", self._read_json(_record_of(shard)))
+        if record is None:
+            return None
+        with storage.explained(self.uri):
+            size = self.filesystem.get_file_info(self.path(record["file"])).size
+        return record if size == record["bytes"] else None
 
     def quarantine(self, shard: Shard, error: BaseException, attempts: int) -> dict[str, Any]:
         """Keep why a shard failed for good."""
@@ -124,12 +147,12 @@ class Sink:
             "traceback": "".join(traceback.format_exception(error)),
         }
         with storage.explained(self.uri):
-            self._put_json(f"{QUARANTINE}/{shard.name}.json", record)
+            storage.put_bytes(self.filesystem, self.path(QUARANTINE, f"{shard.name}.json"), _readable(record))
         return record
 
     def records(self) -> Iterator[dict[str, Any]]:
         """The records whose data file is there with the size that they say, by shard id; a few at a time."""
-        sizes = {info.path: info.size for info in storage.list_files(self.filesystem, self.path(DATA))}
+        sizes = {info.path: info.size for info in self._list(DATA)}
         for record in self._stored(RECORDS, "record"):
             # taken out, so that no file is listed twice whatever records say
             if sizes.pop(self.path(record["file"]), None) == record["bytes"]:
@@ -138,7 +161,10 @@ class Sink:
     def finish(
         self, plan: Plan, provenance: Mapping[str, Any], summary: Mapping[str, Any] | None = None
     ) -> dict[str, Any]:
-        """Write the manifest, once, and remove what it does not list. JobFailed when shards are missing."""
+        """Write the manifest, once, and remove what it does not list. JobFailed when shards are missing.
+
+        Returns the manifest that stands: another run of the job may have been faster.
+        """
         done = self.manifest()
         if done is not None:
             return done
@@ -146,16 +172,20 @@ class Sink:
             shards = [{key: record[key] for key in LISTED} for record in self.records()]
             failed = self._failed({shard["id"] for shard in shards})
             self._refuse_gaps(plan, shards, failed)
-            self._remove_unlisted(shards)
+            # what another run writes just now for a shard that failed here may yet be listed, by its manifest
+            self._remove_unlisted(shards, spared={record["id"] for record in failed})
             manifest = _manifest(plan, provenance, shards, failed, dict(summary or {}))
-            self._put_json(MANIFEST, manifest)
+            if not self._put_new(MANIFEST, _readable(manifest)):
+                manifest = self.manifest() or manifest
+            if failed:
+                self._remove_unlisted(manifest["shards"])
         return manifest
 
     def refuse_strangers(self) -> None:
         """OutputExists when there is something here that no job of ours wrote."""
-        found = [i.path[len(self.root) + 1 :] for i in storage.list_files(self.filesystem, self.root)]
+        found = [info.path[len(self.root) + 1 :] for info in self._list()]
         found = [name for name in found if not storage.is_temporary(name.rpartition("/")[2])]
-        if found:
+        if found and self.job() is None:  # asked again: another run may have begun meanwhile
             raise OutputExists(
                 f"{storage.mask(self.uri)} is not empty ({', '.join(found[:3])}{', ...' * (len(found) > 3)}) and is "
                 "no output of a job; choose another sink.path, or empty it"
@@ -191,19 +221,27 @@ class Sink:
                 failed.append({"id": record["id"], "error": record["error"], "rows": record["shard"]["rows"]})
         return failed
 
-    def _remove_unlisted(self, shards: Iterable[Mapping[str, Any]]) -> None:
+    def _remove_unlisted(
+        self, shards: Iterable[Mapping[str, Any]], spared: Collection[int] = frozenset()
+    ) -> None:
+        """Data files that no shard lists, except those of the spared ids, and what dead writers left half written."""
         listed = {self.path(shard["file"]) for shard in shards}
-        for info in storage.list_files(self.filesystem, self.root):
+        for info in self._list():
             name = info.path.rpartition("/")[2]
-            orphan = bool(PART.fullmatch(name)) and info.path not in listed
-            if orphan or storage.is_temporary(name):
+            part = PART.fullmatch(name)
+            if part and info.path not in listed and int(part[1]) not in spared:
                 storage.delete(self.filesystem, info.path)
+            elif storage.is_temporary(name):
+                storage.remove_abandoned(self.filesystem, info.path)
+        storage.abandon_uploads(self.filesystem, self.root)
+
+    def _list(self, *folder: str) -> list[Any]:
+        with storage.explained(self.uri):
+            return storage.list_files(self.filesystem, self.path(*folder))
 
     def _stored(self, folder: str, kind: str) -> Iterator[dict[str, Any]]:
         """The JSON files of a folder in order; torn ones (an interrupted PUT) and forged ones count as absent."""
-        paths = [
-            i.path for i in storage.list_files(self.filesystem, self.path(folder)) if i.path.endswith(".json")
-        ]
+        paths = [info.path for info in self._list(folder) if info.path.endswith(".json")]
         paths.sort(key=lambda path: (len(path), path))  # 100000.json after 99999.json
         with ThreadPoolExecutor(RECORDS_AT_ONCE) as pool:
             for start in range(0, len(paths), 4 * RECORDS_AT_ONCE):
@@ -217,13 +255,27 @@ class Sink:
     def _read_path(self, path: str) -> Any:
         """The content of a JSON file; None when it is not there, or torn."""
         try:
-            return json.loads(storage.read_bytes(self.filesystem, path))
+            with storage.explained(self.uri):
+                return json.loads(storage.read_bytes(self.filesystem, path))
         except (FileNotFoundError, ValueError, RecursionError):
             return None
 
-    def _put_json(self, name: str, content: Mapping[str, Any]) -> None:
-        text = json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False)
-        storage.put_bytes(self.filesystem, self.path(name), text.encode() + b"\n")
+    def _put_new(self, name: str, data: bytes, durable: bool = True) -> bool:
+        """Write a JSON file where there is none, or a torn one; False when there is one."""
+        if storage.put_bytes(self.filesystem, self.path(name), data, durable=durable, replace=False):
+            return True
+        if self._read_json(name) is not None:
+            return False
+        storage.put_bytes(self.filesystem, self.path(name), data, durable=durable)
+        return True
+
+
+def _record_of(shard: Shard) -> str:
+    return f"{RECORDS}/{shard.name}.json"
+
+
+def _readable(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 
 def _manifest(

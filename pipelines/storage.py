@@ -7,30 +7,49 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import mmap
 import os
 import posixpath
-import secrets
+import re
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO, Any
 from urllib.parse import parse_qsl, unquote
 
 import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidInput, Unavailable
+from pipelines import local_files, s3
+from pipelines.local_files import is_temporary as is_temporary
+from pipelines.local_files import temporary_name
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
 ARROW_SCHEMES = ("abfs", "abfss", "gcs", "gs", "hdfs", "viewfs")
 RENAMING = ("local", "hdfs")  # file systems on which a rename is atomic; elsewhere one PUT is
 CONNECT_SECONDS = 10.0
-REQUEST_SECONDS = 60.0  # pyarrow's 3 s fails on busy stores in the middle of large reads
+REQUEST_SECONDS = 30.0  # without a byte; pyarrow's 3 s fails on busy stores in the middle of large reads
+COPIED_AT_ONCE = 1 << 23
 PLAIN_QUERY = ("endpoint_override", "region", "scheme")  # of a URI's query, what may be shown
+PACKAGE = re.compile(r"[Ii]nstall ([a-z][\w-]+)")  # in what fsspec says of a missing one
 HINTS = (
     ("NO_SUCH_BUCKET", "the bucket does not exist: create it, or correct its name"),
     ("INVALID_ACCESS_KEY_ID", "the access key is unknown to the store: look at AWS_ACCESS_KEY_ID"),
     ("SIGNATURE_DOES_NOT_MATCH", "the secret is wrong: look at AWS_SECRET_ACCESS_KEY"),
     ("ACCESS_DENIED", "the credentials do not allow this: look at AWS_ACCESS_KEY_ID or the policy"),
     ("NETWORK_CONNECTION", "the store cannot be reached: look at the network and AWS_ENDPOINT_URL"),
+    (
+        "NO_CREDENTIALS",
+        "no credentials were found: set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or AWS_PROFILE",
+    ),
+    ("EXPIRED_TOKEN", "the credentials have expired: get new ones"),
+    ("SLOW_DOWN", "the store is overloaded: run the same command later, or with fewer compute.workers"),
+    ("INTERNAL_", "the store has a fault of its own: run the same command later"),
+    (
+        "libhdfs",
+        "Hadoop's client is missing: set JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob)",
+    ),
     ("HTTP status 401", "the credentials are refused: look at the store's access key and secret"),
     ("HTTP status 403", "the credentials do not allow this: look at the access key, or the bucket's policy"),
 )
@@ -65,8 +84,13 @@ def _s3(rest: str) -> tuple[pafs.FileSystem, str]:
     elif userinfo:
         access, _, secret = userinfo.partition(":")
         options |= {"access_key": unquote(access), "secret_key": unquote(secret)}
-    s3 = pafs.S3FileSystem(connect_timeout=CONNECT_SECONDS, request_timeout=REQUEST_SECONDS, **options)
-    return s3, (bucket + slash + key).rstrip("/")
+    filesystem = pafs.S3FileSystem(
+        connect_timeout=CONNECT_SECONDS,
+        request_timeout=REQUEST_SECONDS,
+        retry_strategy=pafs.AwsStandardS3RetryStrategy(max_attempts=s3.ATTEMPTS),
+        **options,
+    )
+    return filesystem, (bucket + slash + key).rstrip("/")
 
 
 def _fsspec(uri: str, scheme: str) -> tuple[pafs.FileSystem, str]:
@@ -75,8 +99,10 @@ def _fsspec(uri: str, scheme: str) -> tuple[pafs.FileSystem, str]:
     try:
         filesystem, path = fsspec.core.url_to_fs(uri)
     except (ImportError, ValueError) as error:
+        package = PACKAGE.search(str(error))
+        command = f": pip install {package[1]}" if package and isinstance(error, ImportError) else ""
         raise InvalidInput(
-            f"no file system for {scheme}:// ({error}); accepted are local paths, "
+            f"no file system for {scheme}:// ({error}){command}; accepted are local paths, "
             f"{', '.join(f'{s}://' for s in ('file', 's3', *ARROW_SCHEMES))} and what fsspec has installed"
         ) from error
     return pafs.PyFileSystem(pafs.FSSpecHandler(filesystem)), path
@@ -128,62 +154,58 @@ def join(path: str, *parts: str) -> str:
     return posixpath.join(path, *parts)
 
 
-def put_bytes(filesystem: pafs.FileSystem, path: str, data: bytes, durable: bool = True) -> None:
-    """Write a whole file so that a reader sees all of it or nothing; `durable`: and it survives a power cut."""
+def put_bytes(
+    filesystem: pafs.FileSystem, path: str, data: bytes, durable: bool = True, replace: bool = True
+) -> bool:
+    """Write a whole file so that a reader sees all of it or nothing.
+
+    durable  it survives a power cut
+    replace  whether a file that is there gives way; otherwise the answer is False, and of all that try at the same
+             time one gets True (on disks, S3, and where fsspec's file system knows mode="create")
+    """
     if filesystem.type_name == "local":
-        _put_local(Path(path), data, durable)
-    elif filesystem.type_name in RENAMING:
-        _put_renamed(filesystem, path, data)
-    else:
-        _write(filesystem, path, data)
-
-
-def _put_local(path: Path, data: bytes, durable: bool) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.parent / temporary_name(path.name)
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            if durable:
-                os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    if durable:
-        _sync_directory(path.parent)
-
-
-def _sync_directory(path: Path) -> None:
-    """Make the rename itself durable."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def _put_renamed(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
-    folder, name = posixpath.split(path)
-    filesystem.create_dir(folder, recursive=True)
-    temporary = join(folder, temporary_name(name))
-    _write(filesystem, temporary, data)
-    filesystem.move(temporary, path)
-
-
-def _write(filesystem: pafs.FileSystem, path: str, data: bytes) -> None:
-    with filesystem.open_output_stream(path) as stream:
+        return local_files.put(Path(path), data, durable, replace)
+    if filesystem.type_name == "s3":
+        return s3.put(filesystem, path, data, replace)
+    if not replace and isinstance(filesystem, pafs.PyFileSystem):
+        return _create(filesystem.handler.fs, path, data)
+    if not replace and exists(filesystem, path):
+        return False
+    with open_whole(filesystem, path) as stream:
         stream.write(data)
+    return True
+
+
+def _create(filesystem: Any, path: str, data: bytes) -> bool:
+    """Of fsspec."""
+    try:
+        filesystem.pipe_file(path, data, mode="create")
+    except FileExistsError:
+        return False
+    return True
 
 
 @contextlib.contextmanager
-def open_whole(filesystem: pafs.FileSystem, path: str) -> Iterator[pafs.NativeFile]:
-    """A stream to a file too large for memory; on a disk it appears only when all of it is written."""
-    if filesystem.type_name not in RENAMING:
-        with filesystem.open_output_stream(path) as stream:
+def open_whole(filesystem: pafs.FileSystem, path: str) -> Iterator[Any]:
+    """A stream to a file too large for memory; the file appears only when all of it is written.
+
+    For a store the bytes are collected in a temporary file of this machine (TMPDIR): closing a half-written stream to
+    a store would publish the half.
+    """
+    if filesystem.type_name == "local":
+        with local_files.open_whole(Path(path)) as stream:
             yield stream
-        return
+    elif filesystem.type_name in RENAMING:
+        with _open_renamed(filesystem, path) as stream:
+            yield stream
+    else:
+        with tempfile.TemporaryFile() as file:
+            yield file
+            _upload(filesystem, path, file)
+
+
+@contextlib.contextmanager
+def _open_renamed(filesystem: pafs.FileSystem, path: str) -> Iterator[pafs.NativeFile]:
     folder, name = posixpath.split(path)
     filesystem.create_dir(folder, recursive=True)
     temporary = join(folder, temporary_name(name))
@@ -196,14 +218,18 @@ def open_whole(filesystem: pafs.FileSystem, path: str) -> Iterator[pafs.NativeFi
         raise
 
 
-def temporary_name(name: str) -> str:
-    """Hidden, unique, and known by `is_temporary`."""
-    return f".{name}.{secrets.token_hex(6)}.tmp"
-
-
-def is_temporary(name: str) -> bool:
-    """Whether a file was left by a writer that died before its rename."""
-    return name.startswith(".") and name.endswith(".tmp")
+def _upload(filesystem: pafs.FileSystem, path: str, file: IO[bytes]) -> None:
+    if filesystem.type_name != "s3":
+        file.seek(0)
+        with filesystem.open_output_stream(path) as stream:
+            shutil.copyfileobj(file, stream, COPIED_AT_ONCE)
+        return
+    file.flush()
+    if not os.fstat(file.fileno()).st_size:
+        s3.put(filesystem, path, b"")  # nothing cannot be mapped
+        return
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        s3.put(filesystem, path, data)
 
 
 def read_bytes(filesystem: pafs.FileSystem, path: str) -> bytes:
@@ -226,8 +252,25 @@ def list_files(filesystem: pafs.FileSystem, path: str, recursive: bool = True) -
 
 def delete(filesystem: pafs.FileSystem, path: str) -> None:
     """Remove a file; one that is gone already is no error."""
+    if filesystem.type_name == "s3":
+        s3.delete(filesystem, path)
+        return
     with contextlib.suppress(FileNotFoundError):
         filesystem.delete_file(path)
+
+
+def remove_abandoned(filesystem: pafs.FileSystem, path: str) -> None:
+    """Remove a temporary file whose writer is dead; where that cannot be known, it is taken for dead."""
+    if filesystem.type_name == "local":
+        local_files.remove_abandoned(Path(path))
+    else:
+        delete(filesystem, path)
+
+
+def abandon_uploads(filesystem: pafs.FileSystem, folder: str) -> None:
+    """Call off the unfinished uploads below a folder of a store; S3 keeps, and charges for, those of killed writers."""
+    if filesystem.type_name == "s3":
+        s3.abandon_uploads(filesystem, folder)
 
 
 def etag(filesystem: pafs.FileSystem, info: pafs.FileInfo) -> str:

@@ -21,14 +21,15 @@ def die_at(place: str, count: int) -> None:
     whole, seen = storage.put_bytes, [0]
     wanted, after = place.rstrip("!"), place.endswith("!")
 
-    def put_bytes(filesystem: Any, path: str, data: bytes, **options: Any) -> None:
+    def put_bytes(filesystem: Any, path: str, data: bytes, **options: Any) -> bool:
         seen[0] += wanted in path
         last = wanted in path and seen[0] == count
         if last and not after:
             os.kill(os.getpid(), signal.SIGKILL)
-        whole(filesystem, path, data, **options)
+        written: bool = whole(filesystem, path, data, **options)
         if last:
             os.kill(os.getpid(), signal.SIGKILL)
+        return written
 
     storage.put_bytes = put_bytes
 

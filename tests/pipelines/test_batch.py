@@ -41,11 +41,11 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, from_name: str) -> None:
     """From the file on whose path holds `from_name`, nothing more can be written."""
     put_bytes, full = storage.put_bytes, [False]
 
-    def put(filesystem: Any, path: str, data: bytes) -> None:
+    def put(filesystem: Any, path: str, data: bytes, **options: Any) -> bool:
         full[0] = full[0] or from_name in path
         if full[0]:
             raise OSError(errno.ENOSPC, "No space left on device")
-        put_bytes(filesystem, path, data)
+        return put_bytes(filesystem, path, data, **options)
 
     monkeypatch.setattr(storage, "put_bytes", put)
 
