@@ -21,7 +21,6 @@ from pipelines.progress import clock, printable
 from pipelines.ray_jobs import Cluster, Submission, dashboard_address
 
 IDENTIFIER = re.compile(r"genai-[0-9a-f]{12}(-\d+)?")
-WORST_FIRST = (job_state.UNKNOWN, job_state.UNFINISHED, job_state.NOTHING, job_state.DONE)
 
 
 @dataclass(frozen=True)
@@ -74,10 +73,17 @@ def status(subject: Subject, voice: Voice) -> Outcome:
         submission, note = None, str(error)
     if submission is not None:
         return _known(cluster, submission, left, voice)
-    worst = next(word for word in WORST_FIRST if word in {one["status"] for one in left})
-    voice.tell(f"{note}\nby what the job{'s' * (len(left) > 1)} left: {worst}")
+    together = _together({one["status"] for one in left})
+    voice.tell(f"{note}\nby what the job{'s' * (len(left) > 1)} left: {together}")
     _tell_left(left, voice)
-    return Outcome({"status": worst, "known_from": "output and tracking", "cluster": note, "jobs": left})
+    return Outcome({"status": together, "known_from": "output and tracking", "cluster": note, "jobs": left})
+
+
+def _together(states: set[str]) -> str:
+    """Of the jobs of one file: one that is done and one that has not started are an unfinished file."""
+    if job_state.UNKNOWN in states:
+        return job_state.UNKNOWN
+    return states.pop() if len(states) == 1 else job_state.UNFINISHED
 
 
 def _known(cluster: Cluster, submission: Submission, left: Sequence[dict[str, Any]], voice: Voice) -> Outcome:

@@ -75,7 +75,7 @@ def submit(request: Request, voice: Voice) -> Outcome:
 def watch(cluster: Cluster, identifier: str, voice: Voice, follow: bool) -> Outcome:
     """Wait for a job's end, its log on standard error if `follow`; the outcome is the job's own."""
     try:
-        if follow:
+        if follow and not voice.quiet:
             for text in cluster.follow(identifier):
                 sys.stderr.write(printable(text, keep="\n\t"))
                 sys.stderr.flush()

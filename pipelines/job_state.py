@@ -5,6 +5,7 @@ The answer when a cluster has forgotten the job, or cannot be reached.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,13 +35,16 @@ def state_of(job: Any) -> dict[str, Any]:
     if "job_id" in found:
         found |= _runs(job, found["job_id"])
     if found["status"] == UNKNOWN and "runs" in found:
-        latest = found["runs"][0]["status"] if found["runs"] else None
-        # a run that was killed with its cluster still says RUNNING
-        found |= {
-            "status": DONE if latest == "FINISHED" else UNFINISHED if latest else NOTHING,
-            "from": "MLflow",
-        }
+        found |= _by_runs(found["runs"])
     return found
+
+
+def _by_runs(runs: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """A run that was killed with its cluster still says RUNNING."""
+    if not runs:
+        note = "MLflow has no run of this job with this data and this version of the code"
+        return {"status": NOTHING, "from": "MLflow", "note": note}
+    return {"status": DONE if runs[0]["status"] == "FINISHED" else UNFINISHED, "from": "MLflow"}
 
 
 def _of_output(job: BatchJob) -> dict[str, Any]:

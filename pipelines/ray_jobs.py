@@ -198,7 +198,12 @@ class Cluster:
             raise Unavailable(_refused(self.address, str(error))) from None
         except (requests.exceptions.InvalidURL, requests.exceptions.JSONDecodeError):
             raise Unavailable(_no_dashboard(self.address)) from None
-        except (OSError, aiohttp.ClientError, TimeoutError) as error:
+        except (
+            requests.exceptions.RequestException,
+            aiohttp.ClientError,
+            ConnectionError,
+            TimeoutError,
+        ) as error:
             raise Lost(_away(self.address, error)) from None
         except RuntimeError as error:
             raise self._answered(error) from None
