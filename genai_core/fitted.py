@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -30,12 +30,15 @@ class Scored:
     per_column  score name -> float32 (rows, columns), the columns' shares; absent where a score has none
     columns     names for axis 1
     faults      row -> why it could not be read
+    entries     float32 (rows, entries), what each entry adds to the score asked for; None where that costs a pass of
+                its own, see `FittedModel.entries`
     """
 
     totals: dict[str, np.ndarray]
     per_column: dict[str, np.ndarray]
     columns: tuple[str, ...]
     faults: Mapping[int, str]
+    entries: np.ndarray | None = None
 
 
 @dataclass(eq=False)
@@ -162,21 +165,35 @@ class FittedModel:
                     f"it can give: {', '.join(self.score_names)}"
                 )
 
-    def score(self, table: pa.Table, names: Sequence[str] | None = None) -> Scored:
-        """Score every row; names: the family's first by default. Unseen and missing values are scored, not refused."""
-        return self.score_records(self.codec.encode(table), names)
+    def score(
+        self, table: pa.Table, names: Sequence[str] | None = None, entries_of: str | None = None
+    ) -> Scored:
+        """Score every row; names: the family's first by default. Unseen and missing values are scored, not refused.
 
-    def score_records(self, records: Records, names: Sequence[str] | None = None) -> Scored:
+        entries_of  one of the names, for which `Scored.entries` is wanted too
+        """
+        return self.score_records(self.codec.encode(table), names, entries_of)
+
+    def score_records(
+        self, records: Records, names: Sequence[str] | None = None, entries_of: str | None = None
+    ) -> Scored:
         """The same for encoded records."""
         names = list(names or self.score_names[:1])
         self.check_scores(names)
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in names}
+        entries: list[torch.Tensor] = []
         with torch.inference_mode():
             for x, measure, rows in self._batches(records):
                 for name in names:
-                    state = self.score_states.get(name, {})
-                    parts[name].append(catalog.score(name).score(self.model, x, measure, state)[:rows])
-        return self._collect(parts, records.faults)
+                    module, state = catalog.score(name), self.score_states.get(name, {})
+                    if name == entries_of and hasattr(module, "from_entries"):
+                        found = module.entries(self.model, x, state)
+                        entries.append(found[:rows])
+                        parts[name].append(module.from_entries(self.model, x, found, measure)[:rows])
+                    else:
+                        parts[name].append(module.score(self.model, x, measure, state)[:rows])
+        scored = self._collect(parts, records.faults)
+        return replace(scored, entries=torch.cat(entries).float().numpy()) if entries else scored
 
     def entries(self, table: pa.Table, name: str) -> np.ndarray | None:
         """What every entry of a record adds to a score, float32 (rows, entries); None for scores that cannot tell."""
@@ -187,6 +204,19 @@ class FittedModel:
         with torch.inference_mode():
             parts = [module.entries(self.model, x, state)[:rows] for x, _, rows in self._batches(records)]
         return torch.cat(parts).float().numpy() if parts else np.zeros(records.tokens.shape, np.float32)
+
+    def expected(self, table: pa.Table, names: Sequence[str]) -> dict[str, pa.Array]:
+        """What each of the columns would hold, given all others: the middle of its distribution, or its mode.
+
+        Empty for models that cannot tell: they need exact conditionals in any order.
+        """
+        network = getattr(self.model, "network", None)
+        if not hasattr(network, "expected") or not table.num_rows:
+            return {}
+        fields = [self.schema.names.index(name) for name in names]
+        with torch.inference_mode():
+            parts = [network.expected(x, fields)[:n] for x, _, n in self._batches(self.codec.encode(table))]
+        return self.codec.decode_columns(torch.cat(parts).numpy(), fields)  # type: ignore[attr-defined]
 
     def _batches(self, records: Records) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
         """Records, measures and how many of them count: the last batch is padded to the size of all others."""

@@ -12,6 +12,7 @@ import pyarrow as pa
 from genai_core import catalog
 from pipelines.explanations import WHY, explain
 from pipelines.plan import Shard
+from pipelines.shard_tally import Tally
 from pipelines.source_rows import FAULT, FILE, PLACE, ROW, Chunk, chunks, joined, rows_together, with_kept
 from pipelines.sources import Reader
 
@@ -52,15 +53,19 @@ class Scorer:
         """The table, and how often each small p-value occurs: what false-discovery control needs of a shard."""
         counts: Counter[int] = Counter()
         self.faults: Counter[str] = Counter()
+        self.tally = Tally(self.model, self.names[0])
         found = chunks(self.reader, shard, self.columns, self.chunk_rows)
         return joined((self._scored(chunk, counts) for chunk in found), self.schema), {
             "ranks": self.ranks,
             "p_counts": [[rank, count] for rank, count in sorted(counts.items())],
+            **self.tally.facts(),
             **({"faults": dict(self.faults)} if self.faults else {}),
         }
 
     def _scored(self, chunk: Chunk, counts: Counter[int]) -> pa.Table:
-        scored = self.model.score(chunk.table, self.names)
+        explained_by = None if self.model.codec.details is None else self.names[0]
+        records = self.model.codec.encode(chunk.table)
+        scored = self.model.score_records(records, self.names, explained_by)
         first = scored.totals[self.names[0]]
         p_values = self.model.p_values(self.names[0], first)
         unreadable = np.zeros(len(first), bool)
@@ -68,6 +73,7 @@ class Scorer:
         self.faults.update(reason.partition(":")[0] for reason in scored.faults.values())
         self._count(p_values[~unreadable], counts)
         readable = np.flatnonzero(~unreadable)
+        self.tally.add(first[readable], p_values[readable], records.tokens[readable])
         standing_out = readable[self._stands_out(first[readable], p_values[readable])]
         made = {
             FILE: chunk.files,
@@ -85,9 +91,11 @@ class Scorer:
         details = self.model.codec.details
         if details is None:
             shares = scored.per_column.get(self.names[0])
-            return {REASONS: explain(table, shares, scored.columns, chosen)}
+            return {REASONS: explain(table, shares, scored.columns, chosen, self.model.expected)}
         rows = table.take(pa.array(chosen))
-        found = self.model.codec.explain(rows, self.model.entries(rows, self.names[0]))
+        own = scored.entries
+        entries = self.model.entries(rows, self.names[0]) if own is None else own[chosen]
+        found = self.model.codec.explain(rows, entries)
         columns = {}
         for field in (pa.field(REASONS, WHY), *details):
             values: list[Any] = [None] * table.num_rows

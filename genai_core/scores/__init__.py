@@ -4,6 +4,8 @@ NEEDS                                  capability that a model must have (`genai
 UNIT                                   of the score
 score(model, x, log_measure, state)    (rows, fields), shares that add up, or (rows,)
 entries(model, x, state)               optional: (rows, entries), what each entry adds: heat maps, odd tokens
+from_entries(model, x, entries, log_measure)   optional: the score again, where `entries` cost what the score costs;
+                                       a scored row is then explained without a second pass through the network
 fit(model, x, generator)               optional: state of the score's own, name -> tensor, from a sample of training
                                        records; kept in the artifact. Without it `state` is empty.
 """

@@ -17,9 +17,8 @@ from PIL import Image
 from torch import Tensor
 
 from genai_core.model import LogProb, Model
-from genai_core.networks.tokens import sum_by_field
 from genai_core.pictures.encoded import image_of
-from genai_core.scores import State
+from genai_core.scores import State, negative_log_likelihood
 from genai_core.scores.negative_log_likelihood import entries as entries
 
 NEEDS = LogProb
@@ -33,7 +32,12 @@ COMPRESSORS: tuple[dict[str, Any], ...] = (
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): each field's share; the picture's is what it has in excess of its compressed length."""
-    nats = -(sum_by_field(model.space, model.log_prob(x)) + log_measure)  # type: ignore[operator]
+    return from_entries(model, x, entries(model, x, state), log_measure)
+
+
+def from_entries(model: Model, x: Tensor, entries: Tensor, log_measure: Tensor) -> Tensor:
+    """(rows, fields), of the nats of each entry."""
+    nats = negative_log_likelihood.from_entries(model, x, entries, log_measure)
     nats[:, -1] -= torch.tensor([compressed(picture) for picture in _bytes(model, x)])
     return nats
 

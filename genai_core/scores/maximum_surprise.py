@@ -22,7 +22,13 @@ WINDOW, WINDOW_OF_PARTS = 8, 4  # about as much text
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows,); of a sequence that is shorter than the stretch, as if nothing surprising followed."""
-    return highest(surprise(model, x)[0], WINDOW if model.space.vocabulary <= BYTES else WINDOW_OF_PARTS)
+    return from_entries(model, x, entries(model, x, state), log_measure)
+
+
+def from_entries(model: Model, x: Tensor, entries: Tensor, log_measure: Tensor) -> Tensor:
+    """(rows,), of the nats of each entry."""
+    window = WINDOW if model.space.vocabulary <= BYTES else WINDOW_OF_PARTS
+    return highest(surprise(model.space, x, entries)[0], window)
 
 
 def highest(nats: Tensor, window: int) -> Tensor:

@@ -15,5 +15,10 @@ UNIT = "nats per token"
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows,)."""
-    nats, tokens = surprise(model, x)
+    return from_entries(model, x, entries(model, x, state), log_measure)
+
+
+def from_entries(model: Model, x: Tensor, entries: Tensor, log_measure: Tensor) -> Tensor:
+    """(rows,), of the nats of each entry."""
+    nats, tokens = surprise(model.space, x, entries)
     return nats.sum(1) / tokens

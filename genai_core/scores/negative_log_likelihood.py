@@ -14,9 +14,14 @@ UNIT = "nats"
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): each field's share; the sum is the record's score."""
-    return -(sum_by_field(model.space, model.log_prob(x)) + log_measure)  # type: ignore[operator]
+    return from_entries(model, x, entries(model, x, state), log_measure)
 
 
 def entries(model: Model, x: Tensor, state: State) -> Tensor:
     """(rows, entries): nats of each entry."""
     return -model.log_prob(x)  # type: ignore[operator]
+
+
+def from_entries(model: Model, x: Tensor, entries: Tensor, log_measure: Tensor) -> Tensor:
+    """(rows, fields), of the nats of each entry."""
+    return sum_by_field(model.space, entries) - log_measure

@@ -5,16 +5,15 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from genai_core.model import Model
+from genai_core.spaces import Sequence
 
 
-def surprise(model: Model, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Of records x (rows, entries) of a `Sequence`: nats (rows, length), 0 after the end; number of tokens (rows,).
+def surprise(space: Sequence, x: Tensor, entries: Tensor) -> tuple[Tensor, Tensor]:
+    """Of records x and the nats of their entries (rows, entries): (rows, length), 0 after the end; tokens (rows,).
 
     The end counts as a token; the label, if there is one, does not.
     """
-    space = model.space
-    nats = -model.log_prob(x)[:, space.labelled :]  # type: ignore[operator]
+    nats = entries[:, space.labelled :]
     if space.end is None:
         return nats, torch.full_like(x[:, 0], space.length)
     ends = x[:, space.labelled :] == space.end

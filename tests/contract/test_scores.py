@@ -55,6 +55,9 @@ def test_scores_of_every_modality_say_where(learnt) -> None:
     for name in model.score_names:
         entries = model.entries(table, name)
         assert entries is None or entries.shape == (20, model.codec.space.entries), name
+        at_once = model.score(table, [name], entries_of=name)
+        assert np.array_equal(at_once.totals[name], model.score(table, [name]).totals[name]), name
+        assert at_once.entries is None or np.array_equal(at_once.entries, entries), name
         if name in ("negative_log_likelihood", "patch_memory", "reconstruction") and entries is not None:
             totals = model.score(table, [name]).totals[name]
             assert np.allclose(entries.sum(1), totals, rtol=1e-3, atol=1e-2), name

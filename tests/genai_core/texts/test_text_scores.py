@@ -48,7 +48,7 @@ def test_unseen_characters_stay_visible(model, score: str) -> None:
 def test_surprise_counts_the_end_and_not_the_label(model) -> None:
     x = torch.from_numpy(model.codec.encode(texts(8)).tokens.astype(np.int64))
     with torch.no_grad():
-        nats, tokens = surprise(model.model, x)
+        nats, tokens = surprise(model.codec.space, x, -model.model.log_prob(x))
         whole = model.model.log_prob(x)
     assert tokens.tolist() == [len(text) + 1 for text in texts(8)["text"].to_pylist()]
     assert torch.allclose(nats.sum(1), -whole[:, 1:].sum(1), atol=1e-4)
