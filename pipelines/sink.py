@@ -22,6 +22,7 @@ import re
 import traceback
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -30,6 +31,7 @@ from genai_core.errors import InvalidData, JobFailed, OutputExists
 from pipelines import footer as footers
 from pipelines import sink_files as files
 from pipelines import storage
+from pipelines.masking import mask_text
 from pipelines.plan import Plan, Shard, canonical, canonical_hash
 
 FORMAT = 1
@@ -60,6 +62,8 @@ class Sink:
                 self.refuse_strangers()
                 self._put_new(JOB, _readable({"format": FORMAT, **job}))
             self._refuse_other(job)  # also when another job was faster by a moment
+            for folder in (DATA, RECORDS, QUARANTINE):
+                self._refuse_link(self.path(folder, "x"))
             return {record["id"] for record in self.records()}
 
     def check(self, job: Mapping[str, Any]) -> None:
@@ -110,6 +114,7 @@ class Sink:
             "sha256": digest,
             **(extra or {}),
         }
+        self._refuse_link(self.path(file))
         with storage.explained(self.uri):
             storage.put_bytes(self.filesystem, self.path(file), data)
             # not durable: a record that a power cut takes costs the time of its shard, and no more
@@ -131,7 +136,7 @@ class Sink:
     def committed(self, shard: Shard) -> dict[str, Any] | None:
         """The shard's record, if its data file is there with the size that it says."""
         record = files.believed("record", self._read_json(_record_of(shard)))
-        if record is None:
+        if record is None or record["id"] != shard.id:
             return None
         with storage.explained(self.uri):
             size = self.filesystem.get_file_info(self.path(record["file"])).size
@@ -141,10 +146,10 @@ class Sink:
         """Keep why a shard failed for good."""
         record = {
             "id": shard.id,
-            "error": f"{type(error).__name__}: {error}",
+            "error": mask_text(f"{type(error).__name__}: {error}"),
             "attempts": attempts,
             "shard": shard.to_json(),
-            "traceback": "".join(traceback.format_exception(error)),
+            "traceback": mask_text("".join(traceback.format_exception(error))),
         }
         with storage.explained(self.uri):
             storage.put_bytes(self.filesystem, self.path(QUARANTINE, f"{shard.name}.json"), _readable(record))
@@ -230,10 +235,22 @@ class Sink:
             name = info.path.rpartition("/")[2]
             part = PART.fullmatch(name)
             if part and info.path not in listed and int(part[1]) not in spared:
+                self._refuse_link(info.path)
                 storage.delete(self.filesystem, info.path)
             elif storage.is_temporary(name):
                 storage.remove_abandoned(self.filesystem, info.path)
         storage.abandon_uploads(self.filesystem, self.root)
+
+    def _refuse_link(self, path: str) -> None:
+        """OutputExists when a folder of this output is a link to somewhere else, whose files are not ours to touch."""
+        if self.filesystem.type_name != "local":
+            return
+        folder = Path(path).parent
+        if folder.resolve() != Path(self.root).resolve() / folder.relative_to(self.root):
+            raise OutputExists(
+                f"{storage.mask(self.uri)}: {folder.relative_to(self.root)} is a link to another directory; a job "
+                "writes and removes files in its own directory alone. Remove the link, or choose another sink.path"
+            )
 
     def _list(self, *folder: str) -> list[Any]:
         with storage.explained(self.uri):
