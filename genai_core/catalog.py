@@ -17,6 +17,7 @@ SCORES = (
     "cepstral_distance",
     "complexity",
     "discriminator",
+    "likelihood_ratio",
     "maximum_surprise",
     "mean_surprise",
     "negative_log_likelihood",
@@ -39,12 +40,18 @@ class Family:
 NLL = "negative_log_likelihood"
 CEPSTRA = "cepstral_distance"
 PATCHES = "patch_memory"
-SURPRISE = ("maximum_surprise", "mean_surprise", NLL)
+RATIO = "likelihood_ratio"
+SURPRISE = ("maximum_surprise", "mean_surprise", RATIO, NLL)
 FAMILIES = {
     "autoregressive": Family(
         ("log_prob", "samples"),
         "exact",
-        {"audio": (CEPSTRA, NLL), "image": ("complexity", PATCHES, NLL), "tabular": (NLL,), "text": SURPRISE},
+        {
+            "audio": (CEPSTRA, RATIO, NLL),
+            "image": ("complexity", PATCHES, RATIO, NLL),
+            "tabular": (NLL,),
+            "text": SURPRISE,
+        },
     ),
     "cyclegan": Family(
         ("discriminates", "reconstructs", "translates"),
@@ -70,10 +77,10 @@ FAMILIES = {
         ("log_prob", "reconstructs", "samples"),
         "lower",
         {
-            "audio": (CEPSTRA, "reconstruction", "complexity", NLL),
-            "image": (PATCHES, "reconstruction", "complexity", NLL),
+            "audio": (CEPSTRA, "reconstruction", "complexity", RATIO, NLL),
+            "image": (PATCHES, "reconstruction", "complexity", RATIO, NLL),
             "tabular": (NLL, "reconstruction"),
-            "text": (NLL, "reconstruction"),
+            "text": (NLL, "reconstruction", RATIO),
         },
     ),
 }

@@ -14,8 +14,13 @@ def surprise(space: Sequence, x: Tensor, entries: Tensor) -> tuple[Tensor, Tenso
     The end counts as a token; the label, if there is one, does not.
     """
     nats = entries[:, space.labelled :]
+    there = counted(space, x[:, space.labelled :])
+    return nats * there, there.sum(1)
+
+
+def counted(space: Sequence, tokens: Tensor) -> Tensor:
+    """False after the end, bool; tokens (rows, length) without the label."""
     if space.end is None:
-        return nats, torch.full_like(x[:, 0], space.length)
-    ends = x[:, space.labelled :] == space.end
-    counted = ends.cumsum(1) - ends.long() == 0
-    return nats * counted, counted.sum(1)
+        return torch.ones_like(tokens, dtype=torch.bool)
+    ends = tokens == space.end
+    return ends.cumsum(1) - ends.long() == 0
