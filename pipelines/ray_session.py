@@ -151,12 +151,12 @@ def why_no_ray(compute: ComputeSettings, error: Exception, said: str = "") -> st
     return f"Ray could not be started: {last_line(text)}. compute.runner: inline works without it"
 
 
-def attainable(ray: Any) -> dict[str, float]:
-    """What the connected Ray has, or could have once its autoscaler has brought every machine that it may."""
-    from ray._private.state import state  # as Ray Train asks itself; nothing public tells
+def autoscales(ray: Any) -> bool:
+    """Whether an autoscaler reports to the connected Ray: what is missing now may still come."""
+    from ray.autoscaler.v2.sdk import get_cluster_status
 
-    now, most = ray.cluster_resources(), state.get_max_resources_from_cluster_config() or {}
-    return {kind: max(now.get(kind, 0.0), float(most.get(kind, 0.0))) for kind in now | most}
+    version = get_cluster_status(ray.get_runtime_context().gcs_address).stats.autoscaler_version
+    return int(version or 0) > 0
 
 
 def is_cluster(compute: ComputeSettings) -> bool:

@@ -38,7 +38,7 @@ def fit_on_ray(task: Fitting) -> FittedModel:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    from pipelines.ray_session import attainable, ray_session
+    from pipelines.ray_session import autoscales, ray_session
 
     job, compute = task.job, task.job.compute
     settings, arrays = task.codec.state()
@@ -53,7 +53,8 @@ def fit_on_ray(task: Fitting) -> FittedModel:
     if compute.gpus_per_worker:
         resources["GPU"] = compute.gpus_per_worker
     with ray_session(compute) as session:
-        _refuse_missing(attainable(session), compute)
+        if not autoscales(session):
+            _refuse_missing(session.cluster_resources(), compute)
         trainer = TorchTrainer(
             _worker,
             train_loop_config=config,

@@ -19,12 +19,13 @@ from typing import Any
 
 from genai_core.errors import JobFailed, Unavailable
 from pipelines.plan import Shard
-from pipelines.ray_session import attainable, is_cluster, last_line, ray_session
+from pipelines.ray_session import autoscales, is_cluster, last_line, ray_session
 from pipelines.settings import ComputeSettings
 from pipelines.shard_work import ShardWork, ShardWorker, one_thread, use_one_thread
 from pipelines.watchdog import Watchdog
 
 RAY_START_SECONDS = 30.0  # to import Ray, start it and its first actors: what `auto` must save to use it
+SPARED = 0.9  # of a CPU, where the actors would take all of them: what is left is for every other task
 SMALL = ("id", "rows", "bytes", "error")  # of a record, what the driver needs
 OnRecord = Callable[[Mapping[str, Any]], None]
 Log = Callable[[str], None]
@@ -102,7 +103,7 @@ def _by_size(
 
 def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tally: _Tally, log: Log) -> str:
     with ray_session(compute) as ray:
-        cpus = _cpus_per_actor(attainable(ray), compute, min(compute.workers, len(shards)))
+        cpus = _asked_cpus(ray, compute, min(compute.workers, len(shards)), log)
         free = ray.available_resources().get("CPU", 0)
         if free < cpus:
             log(f"runner: the cluster has {free:g} CPUs free now; the job waits for {cpus:g}")
@@ -121,6 +122,17 @@ def _ray(work: ShardWork, shards: Sequence[Shard], compute: ComputeSettings, tal
     return "ray"
 
 
+def _asked_cpus(ray: Any, compute: ComputeSettings, workers: int, log: Log) -> float:
+    """CPUs that each actor asks for; more than there are only where an autoscaler may bring them."""
+    try:
+        return _cpus_per_actor(ray.cluster_resources(), compute, workers)
+    except Unavailable as error:
+        if not autoscales(ray):
+            raise
+        log(f"runner: {error}; the cluster's autoscaler is asked for more")
+        return compute.cpus_per_worker * SPARED
+
+
 def _cpus_per_actor(resources: Mapping[str, float], compute: ComputeSettings, workers: int) -> float:
     """CPUs that each actor holds. Together never all of them: then every other task would wait for ever."""
     wanted = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
@@ -132,7 +144,7 @@ def _cpus_per_actor(resources: Mapping[str, float], compute: ComputeSettings, wo
                 f"{workers} workers with {each:g} {kind} each need {workers * each:g}, Ray has {there:g}; "
                 + (f"set compute.workers: {fit}" if fit else f"give it a machine with {kind}s")
             )
-    return wanted["CPU"] if workers * wanted["CPU"] < resources["CPU"] else wanted["CPU"] * 0.9
+    return wanted["CPU"] if workers * wanted["CPU"] < resources["CPU"] else wanted["CPU"] * SPARED
 
 
 def _records(

@@ -70,6 +70,7 @@ class Stage:
             (f"{here}:5000", f"{here}:{ports['mlflow']}"),
             ("--host 0.0.0.0 --port 5000", f"--host {here} --port {ports['mlflow']}"),
             ("ray-head:6379", f"{here}:{ports['gcs']}"),
+            ("http://ray-head:", f"http://{here}:"),
             ("--port=6379", f"--port={ports['gcs']}"),
             ("--dashboard-host=0.0.0.0", f"--dashboard-host={here}"),
             (":8265", f":{ports['dashboard']}"),
