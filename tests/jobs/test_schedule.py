@@ -245,6 +245,25 @@ def test_github(file: str) -> None:
 
 
 @pytest.mark.parametrize(
+    ("given", "words"), [("", ["--cron", "30 2 * * *"]), ("2026-11-01", ["--slot", "2026-11-01"])]
+)
+def test_a_workflow_makes_up_for_the_slot_that_it_is_given(
+    file: str, tmp_path: Path, given: str, words: list[str]
+) -> None:
+    """The step's own script, as the runner's shell gets it; a slot that is a command stays text."""
+    script = yaml.safe_load(write("github", request(file)))["jobs"]["run"]["steps"][-1]["run"]
+    (tmp_path / "genai").write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    (tmp_path / "genai").chmod(0o755)
+    for slot in (given, given and f"{given}; touch hacked"):
+        env = path_of(tmp_path) | {"SLOT": slot}
+        done = subprocess.run(
+            ["bash", "-e", "-c", script], env=env, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.splitlines()[-2:] == [words[0], slot or words[1]]
+    assert not (tmp_path / "hacked").exists()
+
+
+@pytest.mark.parametrize(
     ("changes", "text", "part"),
     [
         ({"cron": "0 2 * *"}, NIGHTLY, "five fields"),
