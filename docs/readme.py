@@ -24,7 +24,7 @@ OTHERS = {
     "tests/": "mirrors the three floors; tests/contract/ runs every property over every catalogue entry",
     "benchmarks/": "speed, memory and quality side by side with peers; results/ holds the figures",
     "docs/": "decisions/ (what was chosen, why, by which number), this README's generator, the picture",
-    "infra/": "how to point a job at an MLflow server, an object store and a Ray cluster",
+    "infra/": "the runbook, the container image, a platform by Docker Compose, manifests for Kubernetes and KubeRay",
     ".ci/run": "what has to hold before a change is merged: tests, lint, types, import contracts",
     "Makefile": "make demo, make test, make lint; the environment in .venv is made first if need be",
     "pyproject.toml": "the package, its open version ranges, and the settings of the tools",
