@@ -30,6 +30,7 @@ from genai_core.errors import InvalidArtifact, MissingCapability, SchemaMismatch
 
 if TYPE_CHECKING:
     from genai_core.codec import Codec
+    from genai_core.drift import Profile
     from genai_core.fitted import FittedModel
 
 FORMAT = 1
@@ -214,9 +215,22 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
         if path.startswith("score/"):
             _, score, name = path.split("/", 2)
             states.setdefault(score, {})[name] = torch.from_numpy(array)
-    profile = Profile(codec.space, arrays[PROFILE]) if PROFILE in arrays else None
+    profile = Profile.of(codec.space, arrays.get(PROFILE))
     known = (header.provenance, header.digest, profile)
     return FittedModel(header.kind, header.modality, codec, model.eval(), calibrations, states, *known)
+
+
+def load_profile(directory: str | os.PathLike[str]) -> Profile | None:
+    """How the columns of a table were distributed, without torch; None: no table, or an older model."""
+    from safetensors.numpy import load as numpy_arrays
+
+    from genai_core.drift import Profile
+
+    header = read_header(directory)
+    data, settings = (_checked(Path(directory), n, header.files[n]) for n in ("arrays.safetensors", "codec.json"))
+    with _fitting_together(directory):
+        arrays = numpy_arrays(data)
+        return Profile.of(_codec(header, settings, arrays).space, arrays.get(PROFILE))
 
 
 @contextlib.contextmanager

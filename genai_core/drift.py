@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from genai_core.spaces import Position, Tokens
+from genai_core.spaces import Position, Space, Tokens
 
 BINS = 100  # of p-values
 TAIL = 0.1  # p-values up to here may be row anomalies
@@ -101,6 +101,11 @@ class Profile:
         first = [space.positions_of(number)[0] for number in range(len(space.fields))]
         counts = [np.bincount(records[:, i], minlength=space.positions[i].vocabulary) for i in first]
         return cls(space, np.concatenate(counts).astype(np.int64))
+
+    @classmethod
+    def of(cls, space: Space, tokens: np.ndarray | None) -> Profile | None:
+        """From what was kept; None without it, or when the records are no rows of tables."""
+        return None if tokens is None or not isinstance(space, Tokens) else cls(space, tokens)
 
     def count(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """Column -> rows by bucket, of encoded records."""

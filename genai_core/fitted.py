@@ -210,7 +210,7 @@ class FittedModel:
 
         Empty for models that cannot tell: they need exact conditionals in any order.
         """
-        network = getattr(self.model, "network", None)
+        network: Any = getattr(self.model, "network", None)
         if not hasattr(network, "expected") or not table.num_rows:
             return {}
         fields = [self.schema.names.index(name) for name in names]

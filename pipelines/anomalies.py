@@ -7,7 +7,7 @@ it the `top_k` highest scores, which says nothing about significance.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import pyarrow.parquet as pq
 from genai_core.calibration import benjamini_hochberg
 from pipelines import footer as footers
 from pipelines import storage
+from pipelines.partitions import folder_of_file
 from pipelines.scored_rows import P_VALUE, order_of
 from pipelines.sink import Sink
 
@@ -49,29 +50,35 @@ class Question:
     fdr: float | None
     top_k: int | None
     schema: pa.Schema
+    withheld: frozenset[str] = frozenset()  # partitions that moved as a whole: none of their rows is listed
 
 
-def list_anomalies(sink: Sink, provenance: Mapping[str, Any], asked: Question) -> dict[str, Any]:
-    """Write the list; what the manifest says about it."""
-    fdr, top_k = asked.fdr, asked.top_k
+def list_anomalies(
+    sink: Sink, provenance: Mapping[str, Any], asked: Question
+) -> tuple[dict[str, Any], Mapping[str, int]]:
+    """Write the list; what the manifest says about it, and how many rows of each partition are on it."""
+    fdr, top_k, withheld = asked.fdr, asked.top_k, asked.withheld
     summary: dict[str, Any] = {"anomalies": FILE, "score": asked.score}
     threshold = None
     if fdr is not None:
-        threshold, ranks = discovery_threshold(sink, fdr)
+        threshold, ranks = discovery_threshold(sink, fdr, withheld)
         summary |= {"fdr": fdr, "p_threshold": threshold, "smallest_p": 1 / ranks}
     if top_k is not None:
         summary["top_k"] = top_k
-    files = [record["file"] for record in sink.records()]
+    files = [record["file"] for record in sink.records() if folder_of_file(record["file"]) not in withheld]
     keys = _flagged(sink, files, asked.score, threshold, top_k)
     _write(sink, files, keys, asked.schema, {**provenance, "role": "anomalies", **summary})
-    return {**summary, "flagged": len(keys.score)}
+    found = Counter(folder_of_file(files[number]) for number in keys.record.tolist())
+    return {**summary, "flagged": len(keys.score)}, found
 
 
-def discovery_threshold(sink: Sink, fdr: float) -> tuple[float, int]:
+def discovery_threshold(sink: Sink, fdr: float, withheld: Collection[str] = ()) -> tuple[float, int]:
     """The largest p-value that is a discovery (0: none), from the counts in all records; and the number of ranks."""
     small: Counter[int] = Counter()
     rows, ranks = 0, 1
     for record in sink.records():
+        if folder_of_file(record["file"]) in withheld:
+            continue
         unreadable = sum(record.get("faults", {}).values())
         rows, ranks = rows + record["rows"] - unreadable, record["ranks"]
         small.update(dict(record["p_counts"]))

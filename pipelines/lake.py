@@ -19,8 +19,10 @@ from pipelines.batch import run_batch
 from pipelines.batch_job import check_batch, describe, find_header, identity, masked
 from pipelines.changed_files import Survey, survey
 from pipelines.context import Context
+from pipelines.findings import LakeFacts, partitions_of
 from pipelines.lake_log import Entry, LakeLog, overtaken, run_name, schema_text
 from pipelines.plan import Plan, canonical_hash, plan_scoring
+from pipelines.report import FILE as REPORT
 from pipelines.schema_drift import Policy
 from pipelines.score import ScoringJob, score_names, scoring_batch
 from pipelines.scored_rows import output_schema
@@ -30,6 +32,7 @@ from pipelines.source_rows import refuse_overlap
 from pipelines.sources import Source, reader_of
 from pipelines.tracking import resolve_model
 
+RUNS_SHOWN = 60  # of the report's history
 LISTED = 20  # skipped or drifted files in the answer; all of them stand in the list of files
 PLACE = {"path", "version", "snapshot", "as_of"}  # of a source: where it lies, and as of when
 
@@ -83,10 +86,14 @@ def run(job: LakeJob, context: Context) -> dict[str, Any]:
     if work.source is not None:
         plan = work.plan(work.source)
         inside = work.in_run(plan)
-        batch = scoring_batch(inside, model, header, work.names, work.source, plan, work.output)
+        lake = LakeFacts(
+            work.history(), work.found.skipped(), {k: str(v) for k, v in work.found.drift.items()}
+        )
+        batch = scoring_batch(inside, model, header, work.names, work.source, plan, work.output, lake)
         result = run_batch(batch, context)
         run, failed = run_name(work.sequence, work.identity(plan)["job_id"]), _failed(inside, plan)
     log.commit(work.sequence, work.record(run, result, header), _placed(work.found, run, failed))
+    _show_report(log, run)
     return facts | {key: value for key, value in result.items() if key not in facts} | {"run": run}
 
 
@@ -94,7 +101,7 @@ class _Work:
     """What one run has to do."""
 
     def __init__(self, job: LakeJob, header: Header, log: LakeLog) -> None:
-        self.job, self.header = job, header
+        self.job, self.header, self.log = job, header, log
         self.names = score_names(job, header.kind, header.modality)
         self.before = log.newest()
         if self.before is None:
@@ -124,6 +131,11 @@ class _Work:
         """The job with the directory of its run as its sink."""
         path = storage.join(self.job.sink.path, run_name(self.sequence, self.identity(plan)["job_id"]))
         return self.job.model_copy(update={"sink": SinkSettings(path=path), "name": self.job.title})
+
+    def history(self) -> dict[str, Any]:
+        """What earlier runs said of their partitions, the oldest first."""
+        runs = [record["run"] for record in self.log.records() if record["run"] is not None]
+        return {run: partitions_of(Sink(storage.join(self.job.sink.path, run))) for run in runs[-RUNS_SHOWN:]}
 
     def facts(self) -> dict[str, Any]:
         """For the last line of standard output."""
@@ -164,6 +176,14 @@ def _failed(job: LakeJob, plan: Plan) -> set[str]:
         raise overtaken(job.sink.path)  # by a run that has removed it
     numbers = {record["id"] for record in manifest["quarantined"]}
     return {piece.path for shard in plan.shards if shard.id in numbers for piece in shard.pieces}
+
+
+def _show_report(log: LakeLog, run: str | None) -> None:
+    """The newest run's report, also where people look first."""
+    if run is not None:
+        with storage.explained(log.uri):
+            data = storage.read_bytes(log.filesystem, storage.join(log.root, run, REPORT))
+            storage.put_bytes(log.filesystem, storage.join(log.root, REPORT), data)
 
 
 def _placed(found: Survey, run: str | None, failed: set[str]) -> list[Entry]:

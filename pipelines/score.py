@@ -15,10 +15,11 @@ from pydantic import Field
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
 from genai_core.errors import MissingCapability, nearest
-from pipelines.anomalies import Question, list_anomalies
+from pipelines.anomalies import Question
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
+from pipelines.findings import LakeFacts, find
 from pipelines.overviews import of_anomalies
 from pipelines.plan import Plan, plan_scoring
 from pipelines.scored_rows import Scorer, output_schema
@@ -106,6 +107,7 @@ def scoring_batch(
     source: Source,
     plan: Plan,
     output: pa.Schema,
+    lake: LakeFacts | None = None,
 ) -> Batch:
     """The rows of a plan, scored into the sink of the job."""
     question = Question(names[0], job.fdr, job.listed, output)
@@ -122,7 +124,7 @@ def scoring_batch(
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: (
-            list_anomalies(sink, provenance, question)
+            find(sink, provenance, question, model.directory, job.title, lake)
             | of_anomalies(sink, header.modality, header.schema.names[0], names[0], source)
         ),
     )

@@ -102,6 +102,14 @@ class TabularCodec:
             at += width
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
+    def decode_columns(self, tokens: np.ndarray, fields: Iterable[int]) -> dict[str, pa.Array]:
+        """Some columns alone; of the values that a token stands for, the middle one."""
+        middle: Any = _Middle()
+        return {
+            self.schema.names[i]: self.columns[i].decode(tokens[:, self.space.positions_of(i)], middle)
+            for i in fields
+        }
+
     def explain(self, table: pa.Table, entries: np.ndarray | None) -> dict[str, list[Any]]:
         """Rows of a table are explained by the shares of their columns."""
         raise NotImplementedError
@@ -127,6 +135,13 @@ class TabularCodec:
     def fingerprint(self) -> str:
         """sha256 of everything fitted."""
         return digest_of(*self.state())
+
+
+class _Middle:
+    """In place of a random generator: always the middle."""
+
+    def random(self, rows: int) -> np.ndarray:
+        return np.full(rows, 0.5)
 
 
 def readable_schema(schema: pa.Schema, exclude: Iterable[str] = ()) -> pa.Schema:

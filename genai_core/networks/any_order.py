@@ -83,6 +83,13 @@ class AnyOrderNetwork(CausalNetwork):
         }
         return self._sampler(rows, order, generator, masks, temperature, top_p)
 
+    def expected(self, x: Tensor, fields: Sequence[int]) -> Tensor:
+        """x with each of the fields as it would be expected, given all others: see `networks.expected`."""
+        from genai_core.networks.expected import expected
+
+        self._sampler = self._sampler or Sampler(self)
+        return expected(self, self._sampler, x, fields)
+
     def _order(self) -> Tensor:
         """The base order, or in training now and then a random one."""
         if not self.training or torch.rand(()) >= self.random_orders:
@@ -175,7 +182,7 @@ class Sampler:
         context = torch.zeros(rows, self.network.source.shape[2])
         features = self.network.embedding
         for i in order.tolist():
-            logits = self._logits(i, context, x, masks.get(i))
+            logits = self.logits(i, context, x, masks.get(i))
             x[:, i] = draw(sharpened(logits, temperature, top_p), torch.rand(rows, generator=generator))
             context += self.added[i][x[:, i]]
             if int(features.stride[i]):
@@ -187,7 +194,8 @@ class Sampler:
                 context += features.features[row] @ self.from_value[i]
         return x
 
-    def _logits(self, i: int, context: Tensor, x: Tensor, mask: Tensor | None) -> Tensor:
+    def logits(self, i: int, context: Tensor, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(rows, vocabulary) of position i after what made the context; -inf for tokens that cannot be."""
         net = self.network
         h = F.gelu(torch.addmm(net.biases[0, i], context, net.inner[i]))
         h = h + F.gelu(torch.addmm(net.biases[1, i], h, net.layers[0, i]))

@@ -45,7 +45,7 @@ def scored(shards: list[np.ndarray], path: Path, fdr: float | None) -> tuple[Sin
 
 def flagged(sink: Sink, **asked: Any) -> tuple[dict[str, Any], list[str]]:
     question = Question(**{"score": "score", "fdr": None, "top_k": None, "schema": SCHEMA, **asked})
-    summary = list_anomalies(sink, {"job_id": "score-1"}, question)
+    summary, _ = list_anomalies(sink, {"job_id": "score-1"}, question)
     found = pq.read_table(sink.path("_anomalies.parquet"))
     assert found.schema.equals(SCHEMA)
     assert summary["flagged"] == found.num_rows

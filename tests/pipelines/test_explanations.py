@@ -7,7 +7,7 @@ import datetime as dt
 import numpy as np
 import pyarrow as pa
 
-from pipelines.explanations import REASONS_PER_ROW, TEXT_LENGTH, WHY, as_text, explain
+from pipelines.explanations import REASONS_PER_ROW, TEXT_LENGTH, WHY, as_text, explain, reason_text
 
 
 def test_the_largest_shares_of_the_chosen_rows_with_their_values() -> None:
@@ -17,7 +17,9 @@ def test_the_largest_shares_of_the_chosen_rows_with_their_values() -> None:
     shares = np.array([[9, 9, 9], [1, 3, 2], [9, 9, 9], [5, -1, 5]], np.float32)
     why = explain(table, shares, ["a", "b", "c"], np.array([1, 3]))
     assert why.type == WHY
-    assert why.to_pylist() == [
+    found = why.to_pylist()
+    assert {reason.pop("expected") for row in found if row for reason in row} == {None}
+    assert found == [
         None,
         [
             {"column": "b", "nats": 3.0, "value": None},
@@ -66,3 +68,13 @@ def test_every_type_reads_as_text() -> None:
         name: text for name, (_, text) in texts.items()
     }
     assert len(as_text(pa.array(["x" * 5000]))[0].as_py()) == TEXT_LENGTH
+
+
+def test_what_would_be_expected_stands_beside_and_in_the_sentence() -> None:
+    table = pa.table({"a": [1, 2], "b": ["x", None]})
+    shares = np.array([[1, 2], [3, 4]], np.float32)
+    usual = lambda rows, names: {"b": pa.array(["q"] * rows.num_rows)}  # noqa: E731
+    (_, why) = explain(table, shares, ["a", "b"], np.array([1]), usual).to_pylist()
+    assert [reason["expected"] for reason in why] == ["q", None]
+    assert [reason_text(reason) for reason in why] == ["b missing: 4.0 nats, expected q", "a 2: 3.0 nats"]
+    assert reason_text({"column": "b", "nats": 1.0, "value": "q", "expected": "q"}) == "b q: 1.0 nats"

@@ -1,0 +1,55 @@
+"""What would be normal here: the value that a network of any order expects of a field, given all the others"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from genai_core.networks.any_order import AnyOrderNetwork, Sampler
+from genai_core.spaces import Position
+
+
+@torch.no_grad()
+def expected(network: AnyOrderNetwork, sampler: Sampler, x: Tensor, fields: Sequence[int]) -> Tensor:
+    """x (rows, positions) with the tokens of `fields` replaced, each given the others as they are in x.
+
+    The middle of p(field | all others) where its values are ordered, the most probable value elsewhere.
+    """
+    added = _added(network, x)
+    total, out = added.sum(0), x.clone()
+    for field in fields:
+        positions = network.space.positions_of(field)
+        others, guess = total - added[positions].sum(0), x.clone()
+        for number, i in enumerate(positions):
+            before = positions[:number]
+            context = others + _added(network, guess)[before].sum(0) if before else others
+            logits = sampler.logits(i, context, guess)
+            guess[:, i] = out[:, i] = _middle(network.space.positions[i], logits, guess)
+    return out
+
+
+def _added(network: AnyOrderNetwork, x: Tensor) -> Tensor:
+    """(positions, rows, context): what each token adds to the running sum."""
+    embedded = network.embedding(x).transpose(0, 1)
+    return torch.baddbmm(network.presence, embedded, network.source)
+
+
+def _middle(position: Position, logits: Tensor, x: Tensor) -> Tensor:
+    """(rows,) the median token where the tokens are ordered and more likely than not on the axis, else the mode."""
+    if position.values is None:
+        return logits.argmax(1)
+    values = torch.from_numpy(position.values)
+    if values.dim() == 2 and position.parent is not None:
+        values = values[x[:, position.parent]]
+    values = values.expand(len(logits), -1)
+    probability = logits.softmax(1)
+    off = values.isnan()
+    inside = probability.masked_fill(off, 0.0)
+    order = values.nan_to_num(float("inf")).argsort(dim=1, stable=True)
+    sums = inside.gather(1, order).cumsum(1)
+    at = (sums >= sums[:, -1:] / 2).int().argmax(1, keepdim=True)
+    median = order.gather(1, at).squeeze(1)
+    outside = logits.masked_fill(~off, float("-inf")).argmax(1)
+    return torch.where(2 * sums[:, -1] >= 1, median, outside)
