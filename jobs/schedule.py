@@ -118,7 +118,8 @@ def _refuse_same_slots(found: Sequence[Entry], request: Request) -> None:
     later = Slot.at("2031-06-15T12:34", request.timezone)
     moved = {entry.place: _sink(entry) for entry in entries(request.file, request.overrides, later)}
     for entry in found:
-        if entry.job.job != "train" and _sink(entry) == moved[entry.place]:
+        # a lake job knows from its output what it has scored
+        if entry.job.job not in ("train", "lake") and _sink(entry) == moved[entry.place]:
             raise InvalidInput(
                 f"{entry.place}: every run would write to {_sink(entry)!r}, and all but the first would be refused; "
                 "put the slot into sink.path, such as out/{slot}"
