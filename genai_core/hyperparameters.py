@@ -149,6 +149,17 @@ class FitSettings(Settings):
         description="decay of the exponential moving average of the weights; default: the family's, or 0.995",
     )
     clip: float = Field(5.0, gt=0, description="largest gradient norm")
+    accumulate: int = Field(
+        1, ge=1, le=100_000, description="parts that a step's records are computed in, to save memory"
+    )
+    precision: Literal["float32", "bfloat16", "float16"] = Field(
+        "float32", description="of the layers in training; scores and samples are always computed in float32"
+    )
+    scale_with_workers: Literal["none", "sqrt", "linear"] = Field(
+        "none",
+        description="none: batch and learning rate are the same for any number of workers; else a whole batch for "
+        "each, and a rate times the factor by which the batch grew, or its square root",
+    )
 
 
 class Reading(Settings):

@@ -1,9 +1,9 @@
 """THE training loop, for every family.
 
-Each phase's loss is differentiated with respect to that phase's parameters and the gradients are averaged over the
-replicas explicitly; DistributedDataParallel does not serve models with several phases. All randomness of a step is
-seeded by (seed, step, replica), so a resumed fit goes on as if it had never stopped, and the same seed gives the
-same weights (unless `max_seconds` ends the fit: then the speed of the machine has a say).
+Each phase's loss is differentiated with respect to that phase's parameters, in as many parts as `accumulate` says, and
+the gradients are averaged over the replicas. All randomness of a step is seeded by (seed, step, replica), so a resumed
+fit goes on as if it had never stopped, and the same seed gives the same weights (unless `max_seconds` ends the fit:
+then the speed of the machine has a say, or workers come and go).
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import copy
 import hashlib
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -20,9 +20,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from genai_core.errors import TrainingFailed
+from genai_core.errors import InvalidInput, TrainingFailed
 from genai_core.hyperparameters import FitSettings
 from genai_core.model import Model
+from genai_core.precision import MIN_SCALE, Precision
+from genai_core.replicas import Replicas
 
 INITIAL_ROWS = 200_000  # sample for `Model.initialise`
 INITIAL_ENTRIES = 50_000_000
@@ -39,29 +41,9 @@ def seed_of(*parts: int | str) -> int:
     return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
 
 
-class Replicas:
-    """Where the loop meets a cluster. This one is a single process; a subclass averages over several."""
-
-    rank, world = 0, 1
-
-    def average(self, values: Tensor) -> Tensor:
-        """Mean of a flat vector over the replicas."""
-        return values
-
-    def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
-        """Called at every validation, on every replica."""
-
-    def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Keep a checkpoint; called after every validation."""
-
-    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """The last checkpoint, if this fit is a continuation."""
-        return None
-
-
 @dataclass
 class Progress:
-    """What a checkpoint must carry beside the tensors."""
+    """What a checkpoint must carry beside the tensors. Steps are counted as the present replicas take them."""
 
     step: int = 0
     done: float = 0.0  # share of the schedule
@@ -70,6 +52,9 @@ class Progress:
     best_step: int = 0
     stale: int = 0
     history: list[dict[str, float]] = field(default_factory=list)
+    steps_per_epoch: int = 0
+    worlds: list[list[int]] = field(default_factory=list)  # [step, replicas from then on]
+    scales: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the losses, by phase: float16 alone
 
 
 class Fit:
@@ -88,6 +73,7 @@ class Fit:
         self.replicas = replicas or Replicas()
         self.on_step = on_step or (lambda step, done: None)
         self.device = next(model.parameters()).device
+        self.precision = Precision(settings.precision, self.device)
         self.validation = self._tensor(validation[spread(len(validation), validation_rows(validation))])
         ema = EMA if model.ema is None else model.ema
         self.ema = ema if settings.ema is None else settings.ema
@@ -118,23 +104,38 @@ class Fit:
         return float(self.replicas.average(torch.tensor([value], dtype=torch.float64, device=self.device))[0])
 
     def _plan_steps(self) -> None:
-        """Rows a step and steps an epoch, the same on all replicas; small tables get small batches, ~20 an epoch."""
-        world = self.replicas.world
+        """Rows and steps, the same on all replicas; small tables get small batches, about 20 an epoch.
+
+        batch: rows a step over all replicas, `share` of them this one's. A fixed batch makes the optimisation the
+        same for any number of replicas; `scale_with_workers` gives every replica a whole one.
+        """
+        s, world = self.settings, self.replicas.world
         rows = round(self._mean(len(self.train)) * world)
-        wanted = self.settings.batch_size or self.model.space.batches.train
-        whole = min(wanted, max(rows // 20, MIN_BATCH), rows)
-        self.batch = max(whole // world, 1)
-        self.steps_per_epoch = max(rows // (self.batch * world), 1)
-        self.total_steps = self.steps_per_epoch * self.settings.max_epochs
+        wanted, most = s.batch_size or self.model.space.batches.train, max(rows // 20, MIN_BATCH)
+        of_one = min(wanted, most, rows)
+        self.batch = of_one if s.scale_with_workers == "none" else min(wanted * world, most, rows)
+        factor = self.batch / of_one
+        self.faster = factor if s.scale_with_workers == "linear" else math.sqrt(factor)
+        self.share = self.batch // world + (self.replicas.rank < self.batch % world)
+        self.steps_per_epoch = max(rows // self.batch, 1)
+        self.total_steps = self.steps_per_epoch * s.max_epochs
+        least, smallest = self.model.smallest_batch, self.batch // world // s.accumulate
+        if smallest < least:
+            raise InvalidInput(
+                f"{self.batch} records a step, for {world} worker(s) and fit.accumulate: {s.accumulate}, leave "
+                f"{smallest} at a time; this model needs {least}: raise fit.batch_size (small tables: at most a "
+                "twentieth of the rows), or lower the others"
+            )
 
     def _prepare(self) -> None:
         s = self.settings
-        sample = self.train[: min(INITIAL_ROWS, INITIAL_ENTRIES // self.train.shape[1])]
+        at_most = min(INITIAL_ROWS, INITIAL_ENTRIES // self.train.shape[1]) // self.replicas.world
+        sample = np.concatenate(self.replicas.gather(np.asarray(self.train[:at_most])))
         self.model.initialise(self._tensor(sample))
         self._same_start()
         rate = self.model.learning_rate if s.learning_rate is None else s.learning_rate
         decay = self.model.weight_decay if s.weight_decay is None else s.weight_decay
-        self.peak = rate
+        self.peak = rate * self.faster
         self.optimisers = {
             phase: torch.optim.AdamW(
                 self.model.parameters_of(phase),
@@ -149,12 +150,13 @@ class Fit:
             phase: [p for group in optimiser.param_groups for p in group["params"]]
             for phase, optimiser in self.optimisers.items()
         }
+        self.scalers = {phase: self.precision.scaler() for phase in self.optimisers}
         self.averaged = copy.deepcopy(self.model).eval()
         self.averaged.requires_grad_(False)
         self.best = {name: value.clone() for name, value in self.averaged.state_dict().items()}
 
     def _same_start(self) -> None:
-        """Replicas saw different rows in `initialise`: average, so that all start from the same weights."""
+        """Other processors may have other last digits: average, so that all start from the same weights."""
         if self.replicas.world > 1:
             with torch.no_grad():
                 parameters = list(self.model.parameters())
@@ -177,14 +179,8 @@ class Fit:
         rate = self.peak * (1.0 if self.model.constant_rate else schedule(self.progress.done))
         self.model.train()
         self.model.done = self.progress.done
-        losses = {}
-        for phase in self.model.phases:
-            loss = self.model(x, phase)
-            gradients = torch.autograd.grad(loss, self.trained[phase], allow_unused=True)
-            self._descend(phase, self.optimisers[phase], gradients, rate, step)
-            losses[phase] = loss.detach()
+        self.losses = {phase: self._descend(phase, x, rate, step) for phase in self.model.phases}
         self._average_weights(step)
-        self.losses = losses
         before, after = self.progress.done, self._agreed_done
         self.progress.step, self.progress.done = step + 1, after
         self.on_step(step + 1, after)
@@ -197,35 +193,50 @@ class Fit:
             random = np.random.default_rng(seed_of(self.settings.seed, "epoch", epoch, self.replicas.rank))
             self._permutation = random.permutation(len(self.train))
         # a replica with fewer rows than the others goes round again
-        taken = self._permutation.take(np.arange(place * self.batch, (place + 1) * self.batch), mode="wrap")
+        taken = self._permutation.take(np.arange(place * self.share, (place + 1) * self.share), mode="wrap")
         return np.sort(taken)  # kind to memory-mapped records
 
-    def _descend(self, phase: str, optimiser: Any, gradients: Any, rate: float, step: int) -> None:
-        parameters = self.trained[phase]
-        flat = torch.cat(
-            [
-                (torch.zeros_like(p) if g is None else g).reshape(-1)
-                for p, g in zip(parameters, gradients, strict=True)
-            ]
-        )
+    def _descend(self, phase: str, x: Tensor, rate: float, step: int) -> Tensor:
+        """One step of a phase's optimiser, the same on all replicas; the loss of this one's records."""
+        optimiser, scaler = self.optimisers[phase], self.scalers[phase]
+        loss, flat = self._gradient(x, phase)
         # the clock of replica 0 decides for all: it travels with the gradients
         clock = self._done(step + 1) * self.replicas.world if self.replicas.rank == 0 else 0.0
         flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock])]))
         self._agreed_done = min(float(flat[-1]), 1.0)
+        at = 0
+        for p in self.trained[phase]:
+            p.grad = flat[at : at + p.numel()].view_as(p)
+            at += p.numel()
+        scaler.unscale_(optimiser)  # in place: what p.grad shows of `flat`
         norm = float(flat[:-1].norm())
-        if not math.isfinite(norm):
+        if not math.isfinite(norm) and not (scaler.is_enabled() and scaler.get_scale() > MIN_SCALE):
             raise TrainingFailed(
                 f"the gradient of phase {phase!r} is not finite at step {step}; "
                 "lower fit.learning_rate or fit.clip, or look for extreme values in the data"
             )
         flat *= min(1.0, self.settings.clip / (norm + 1e-12))
-        at = 0
-        for p in parameters:
-            p.grad = flat[at : at + p.numel()].view_as(p)
-            at += p.numel()
         for group in optimiser.param_groups:
             group["lr"] = rate
-        optimiser.step()
+        scaler.step(optimiser)  # float16: not after an overflow, which lowers the scale
+        scaler.update()
+        return loss
+
+    def _gradient(self, x: Tensor, phase: str) -> tuple[Tensor, Tensor]:
+        """Loss of this replica's records and its flat gradient, such that the replicas' mean is the batch's.
+
+        Computed in `accumulate` parts, so that only one part's activations are held at a time.
+        """
+        loss, flat = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        for part in x.tensor_split(self.settings.accumulate):
+            weight = len(part) * self.replicas.world / self.batch
+            with self.precision.layers():
+                value = self.model(part, phase) * weight
+            scaled = self.scalers[phase].scale(value)
+            gradients = torch.autograd.grad(scaled, self.trained[phase], allow_unused=True)
+            flat = flat + _flat(gradients, self.trained[phase])
+            loss = loss + value.detach()
+        return loss, flat
 
     def _done(self, step: int) -> float:
         by_steps = step / self.total_steps
@@ -259,6 +270,7 @@ class Fit:
         metrics = {"validation_loss": value, "seconds": p.seconds, "epoch": p.step / self.steps_per_epoch}
         metrics |= {f"loss_{phase}": float(loss) for phase, loss in self.losses.items()}
         p.history.append({"step": p.step, **metrics})
+        p.scales = {phase: scaler.state_dict() for phase, scaler in self.scalers.items()}
         self.replicas.report(metrics, p.step, p.done)
         self.replicas.save(self._tensors(), vars(p).copy())
         if not math.isfinite(value):
@@ -279,10 +291,16 @@ class Fit:
 
     def _resume(self) -> None:
         kept = self.replicas.restore()
-        if kept is None:
-            return
-        tensors, facts = kept
+        if kept is not None:
+            self._load(*kept)
+        p = self.progress
+        p.steps_per_epoch = self.steps_per_epoch
+        if not p.worlds or p.worlds[-1][1] != self.replicas.world:
+            p.worlds.append([p.step, self.replicas.world])
+
+    def _load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.progress = Progress(**facts)
+        _recount(self.progress, self.steps_per_epoch)
         self.model.load_state_dict(_below(tensors, "model/"))
         self.averaged.load_state_dict(_below(tensors, "averaged/"))
         self.best = _below(tensors, "best/")
@@ -294,6 +312,23 @@ class Fit:
             optimiser.load_state_dict(
                 {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
             )
+            self.scalers[phase].load_state_dict(self.progress.scales.get(phase, {}))
+
+
+def _recount(p: Progress, steps_per_epoch: int) -> None:
+    """Other replicas may take other steps for an epoch: steps are put where they are in the epochs."""
+    factor = steps_per_epoch / p.steps_per_epoch
+    if factor == 1:
+        return
+    p.step, p.best_step = round(p.step * factor), round(p.best_step * factor)
+    p.history = [entry | {"step": round(entry["step"] * factor)} for entry in p.history]
+    p.worlds = [[round(step * factor), world] for step, world in p.worlds]
+
+
+def _flat(gradients: Iterable[Tensor | None], parameters: list[Tensor]) -> Tensor:
+    """One vector; zeros where a parameter had no part."""
+    pairs = zip(gradients, parameters, strict=True)
+    return torch.cat([(torch.zeros_like(p) if g is None else g).reshape(-1) for g, p in pairs])
 
 
 def _below(tensors: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:

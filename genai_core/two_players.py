@@ -22,6 +22,7 @@ class TwoPlayers(Model):
     def __init__(self, space: Space, generator: Generator, critic: Critic, latent: int) -> None:
         super().__init__(space)
         self.generator, self.critic, self.latent = generator, critic, latent
+        self.smallest_batch = critic.pac
         self.labels = Labels(getattr(space, "classes", 0))
 
     def initialise(self, x: Tensor) -> None:

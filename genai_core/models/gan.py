@@ -7,6 +7,7 @@ et al. 2017); packed critic, averaged generator.
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 
 import torch
 from torch import Tensor
@@ -40,7 +41,8 @@ class Gan(TwoPlayers, Samples, Discriminates):
         if phase == self.generator.own_phase:
             return self.generator.own_loss(x)
         s = self.settings
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=s.precision == "bfloat16"):
+        own = torch.autocast(x.device.type, torch.bfloat16) if s.precision == "bfloat16" else nullcontext()
+        with own:
             real, made, labels = self.deal(x, phase)
             if phase == "generator":
                 return generator_loss(self.critic, real, made, labels, s.loss)

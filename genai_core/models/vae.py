@@ -14,6 +14,7 @@ from genai_core.hyperparameters import Vae as Settings
 from genai_core.model import LOWER, Condition, LogProb, Model, Reconstructs, Samples
 from genai_core.networks.latent_prior import LOG_2PI, LatentPrior
 from genai_core.networks.mlp import ResidualMLP
+from genai_core.precision import in_float32
 from genai_core.spaces import Space
 
 VALIDATION_BATCH = 512
@@ -99,6 +100,7 @@ class Vae(Model, Samples, Reconstructs, LogProb):
         return self.observation.draw(self.body(z), generator, conditions)
 
 
+@in_float32
 def _gaussian(z: Tensor, mean: Tensor, log_scale: Tensor) -> Tensor:
     """log density, nats (...), of z (..., latent)."""
     squares = ((z - mean) * (-log_scale).exp()).square()

@@ -13,6 +13,7 @@ from genai_core.model import Condition
 from genai_core.networks.causal import CausalNetwork
 from genai_core.networks.labels import Labels
 from genai_core.networks.tokens import draw, sharpened
+from genai_core.precision import at_least_float32
 from genai_core.spaces import Sequence
 
 CYCLE = 10  # dilations 1, 2, 4, ..., 512, and again
@@ -84,7 +85,7 @@ class DilatedNetwork(CausalNetwork):
             back = F.pad(state, (0, 0, dilation, 0))[:, : state.shape[1]]
             state, skip = self._layer(layer, back, state, biases[layer])
             skips = skips + skip
-        logits = self.logits(self.head(self.dropout(skips)))
+        logits = at_least_float32(self.logits(self.head(self.dropout(skips))))
         nats = -F.cross_entropy(logits.flatten(0, 1), tokens.reshape(-1), reduction="none").view_as(tokens)
         return torch.cat([self.labels.log_prob(x), nats], 1)
 

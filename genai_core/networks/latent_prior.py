@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.networks.tokens import draw
+from genai_core.precision import in_float32
 
 LOG_2PI = math.log(2 * math.pi)
 
@@ -22,6 +23,7 @@ class Mixture(nn.Module):
         self.mean = nn.Parameter(torch.randn(components, latent) * (0.5 if components > 1 else 0.0))
         self.log_scale = nn.Parameter(torch.zeros(components, latent))
 
+    @in_float32
     def log_prob(self, z: Tensor) -> Tensor:
         """Nats (...)."""
         inverse = torch.exp(-2 * self.log_scale)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.networks.tokens import draw
+from genai_core.precision import in_float32
 from genai_core.spaces import Grid
 
 MIXTURES = 5
@@ -44,6 +45,7 @@ class Bernoulli:
     def __init__(self, channels: int) -> None:
         self.count = channels
 
+    @in_float32
     def log_prob(self, parameters: Tensor, centre: Tensor, v: Tensor) -> Tensor:
         return F.logsigmoid(v * (parameters + centre))
 
@@ -67,6 +69,7 @@ class LogisticMixture:
         self.parts = [1, channels, channels, channels * (channels - 1) // 2]
         self.count = mixtures * sum(self.parts)
 
+    @in_float32
     def log_prob(self, parameters: Tensor, centre: Tensor, v: Tensor) -> Tensor:
         weight, mean, log_scale, follow = self._split(parameters)
         means = [mean[:, :, c] + centre[:, c, None] for c in range(self.channels)]

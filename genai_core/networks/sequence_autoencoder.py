@@ -13,6 +13,7 @@ from genai_core.model import Condition
 from genai_core.networks.labels import Labels
 from genai_core.networks.tokens import draw
 from genai_core.observations import Observation
+from genai_core.precision import at_least_float32
 from genai_core.spaces import Sequence
 
 LAYERS = 3  # of convolutions, each halving the length
@@ -100,7 +101,8 @@ class SequenceObservation(Observation):
                 torch.rand(before.shape, device=x.device) < WORD_DROPOUT, self.hidden_token
             )
         logits, _ = self._step(before, h, self._first(h))
-        nats = -F.cross_entropy(logits.transpose(1, 2), tokens, reduction="none")
+        logits = at_least_float32(logits).transpose(1, 2)
+        nats = -F.cross_entropy(logits, tokens, reduction="none")
         nats = nats.masked_fill(~self.ends.counted(tokens), 0.0)
         nats = F.pad(nats, (0, whole.shape[1] - tokens.shape[1]))
         return torch.cat([self.labels.log_prob(x), nats], 1)

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.precision import at_least_float32
 from genai_core.spaces import Position, Space, Tokens
 
 BASES = 16
@@ -214,10 +215,11 @@ class TokenHeads(nn.Module):
 
     def log_prob(self, hidden: Tensor, x: Tensor) -> Tensor:
         """Nats (batch, positions) of the tokens x given hidden (positions, batch, hidden)."""
-        out = hidden.new_zeros(x.shape[1], x.shape[0])
+        out = torch.zeros(x.shape[1], x.shape[0], device=x.device)
         found, where = [], []
         for positions, logits in self.logits(hidden, x):
             target = x[:, positions].T.reshape(-1)
+            logits = at_least_float32(logits)
             loss = F.cross_entropy(logits.flatten(0, 1), target, reduction="none")
             found.append(-loss.view(len(positions), -1))
             where.append(positions)
