@@ -46,6 +46,14 @@ lint: env  ## style, format, types, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+.PHONY: audit sbom
+audit:  ## known vulnerabilities of what requirements.lock pins; asks PyPI, and fails where it cannot
+	@test -x build/audit/bin/pip-audit || { $(PYTHON) -m venv build/audit && build/audit/bin/pip install --quiet pip-audit; }
+	build/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
+
+sbom: env  ## build/sbom.cdx.json, the bill of materials (CycloneDX) with licences
+	@$(BIN)/python docs/sbom.py
+
 format: env  ## write the format that lint asks for
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
