@@ -10,6 +10,7 @@ Cold is the first submission, with which the code is sent; warm are those after 
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 import tempfile
@@ -59,13 +60,15 @@ def main() -> None:
         cluster = RayCluster(WORKERS)
         try:
             environment = cluster.environment(PYTHONPATH=str(Path.cwd()), RAY_AUTH_MODE="token")
-            echo, job = [], []
+            echo, job, load = [], [], []
             for i in range(repeats + 1):
+                load.append(os.getloadavg()[0])
                 echo.append(seconds_to(echo_command(cluster.address, folder), ["said"], environment, folder))
                 job.append(seconds_to(job_command(i), ["starting on", "night: "], environment, folder))
         finally:
             cluster.end()
-    save("submit", figures(echo, job), repeats=repeats, workers=WORKERS)
+    # wall seconds of a busy machine are long: how busy it was stands beside them
+    save("submit", figures(echo, job) | {"load_average": spread(load)}, repeats=repeats, workers=WORKERS)
 
 
 def prepare(folder: Path) -> None:

@@ -153,12 +153,14 @@ class Cluster:
         patience, shown = _Patience(self._say, identifier), 0
         while True:
             with patience:
+                over = self._known(identifier).is_over
                 for text in self._tail(identifier, shown):
                     patience.regained()
                     shown += len(text)
                     yield text
-                if self._known(identifier).is_over:
+                if over or self._known(identifier).is_over:
                     return
+            time.sleep(POLL_SECONDS)
 
     def _known(self, identifier: str) -> Submission:
         found = self.find(identifier)
