@@ -271,6 +271,30 @@ def schema() -> None:
 
 
 @genai.command()
+@click.argument("path", metavar="OUT", type=click.Path())
+@click.option("--row", "rows", metavar="COLUMN=VALUE", multiple=True, required=True,
+              help="Which row: a column of OUT and its value, such as source_row=7. May be repeated.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
+@click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error.")
+def explain(path: str, rows: tuple[str, ...], as_json: bool, debug: bool) -> None:
+    """Why a row of OUT is odd, what would be normal in its place, and the normal row most like it.
+
+    OUT is the output of a score or lake job. The row is read from its source again.
+    """
+    from jobs.explain import render, wanted
+    from jobs.outcome import write_line
+    from pipelines.explain import explain_rows
+    from pipelines.progress import printable
+
+    del debug  # as in `lineage`
+    answers = explain_rows(path, wanted(rows))
+    if as_json:
+        write_line({"rows": answers}, sys.stdout)
+    else:
+        click.echo(printable(render(answers), keep="\n"))
+
+
+@genai.command()
 @click.argument("path", type=click.Path())
 @click.option("--verify", is_flag=True, help="Compare every byte of an output with its manifest.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")

@@ -53,6 +53,7 @@ def job(model: Path, **changes: Any) -> LakeJob:
         "source": {"kind": "parquet", "path": "lake"},
         "sink": {"path": "out"},
         "keep": ["id"],
+        "scores": [NLL],
         "fdr": 0.3,
         "track": {"enabled": False},
     }

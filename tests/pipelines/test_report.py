@@ -142,7 +142,15 @@ def test_a_lake_job_reports_a_partition_that_moved_as_drift_and_flags_none_of_it
         Path("lake", name).mkdir(parents=True)
         pq.write_table(table, f"lake/{name}/a.parquet")
     fields = {"model": str(directory), "source": {"kind": "parquet", "path": "lake"}, "sink": {"path": "out"}}
-    job = LakeJob.model_validate({**fields, "fdr": 0.1, "keep": ["town"], "track": {"enabled": False}})
+    job = LakeJob.model_validate(
+        {
+            **fields,
+            "fdr": 0.1,
+            "keep": ["town"],
+            "scores": ["negative_log_likelihood"],
+            "track": {"enabled": False},
+        }
+    )
     quiet = Context(log=lambda text: None)
     result = lake.run(job, quiet)
     assert (result["moved_partitions"], result["withheld_partitions"], result["withheld_rows"]) == (

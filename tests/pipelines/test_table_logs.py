@@ -233,7 +233,13 @@ def test_the_next_run_of_a_lake_job_scores_what_was_added_and_names_the_version(
     else:
         append = target
         append(rows.slice(0, 60))
-    fields = {"model": str(small_model), "source": source, "keep": ["id"], "track": {"enabled": False}}
+    fields = {
+        "model": str(small_model),
+        "source": source,
+        "keep": ["id"],
+        "scores": [NLL],
+        "track": {"enabled": False},
+    }
     job = LakeJob.model_validate(fields | {"sink": {"path": "out"}})
     quiet = Context(log=lambda text: None)
     first = lake.run(job, quiet)

@@ -1,0 +1,220 @@
+"""Why one row of a scored output is odd, what would be normal in its place, and the normal row that is most like it.
+
+The row is read from its source again, as is the part of its shard that it is compared with: an output carries only
+the columns that its job was asked to keep.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.fs as pafs
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from genai_core import artifact
+from genai_core.errors import InvalidData, InvalidInput, nearest
+from genai_core.fitted import FittedModel
+from genai_core.tables.nearest import distances
+from pipelines import storage
+from pipelines.explanations import as_text
+from pipelines.lake_log import SCORED, LakeLog
+from pipelines.scored_rows import P_VALUE
+from pipelines.sink import Sink
+from pipelines.source_rows import FILE, ROW
+from pipelines.sources import Fragment, Piece, Reader, Source, SourceSettings, reader_of
+from pipelines.sources.source import read_head
+from pipelines.tracking import resolve_model
+
+MOST = 20  # rows that one question may mean
+NORMAL = 0.2  # p-value from which on a row may stand for what is normal
+COMPARED = 20_000  # rows, at most
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a row's scores stand: in which run, in which data file of it, at which place there."""
+
+    sink: Sink
+    file: str
+    row: dict[str, Any]
+
+
+def explain_rows(path: str, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
+    """Every row of an output in which all the columns have these values, explained; JSON-able.
+
+    path  directory of a score or lake job. Raises InvalidInput: no such row or column, or too many rows.
+    """
+    found = _found(path, wanted)
+    models: dict[str, FittedModel] = {}
+    answers = []
+    for place in found:
+        manifest = place.sink.manifest() or {}
+        uri, digest = manifest["provenance"]["model"]["uri"], manifest["provenance"]["model"]["digest"]
+        if digest not in models:
+            models[digest] = _model(uri, digest)
+        answers.append(_explained(place, manifest, models[digest]))
+    return answers
+
+
+def outputs(path: str) -> list[tuple[Sink, set[str] | None]]:
+    """The finished outputs at a path, each with the source files whose rows count there; None: all."""
+    log = LakeLog(path)
+    newest = log.newest()
+    if newest is None:
+        sink = Sink(path)
+        if sink.manifest() is None:
+            raise InvalidInput(f"{storage.mask(path)} is no finished output of a score or lake job")
+        return [(sink, None)]
+    runs: dict[str, set[str]] = {}
+    for entry in log.entries(newest).values():
+        if entry.state == SCORED and entry.run is not None:
+            runs.setdefault(entry.run, set()).add(entry.path)
+    return [(Sink(storage.join(path, run)), files) for run, files in sorted(runs.items())]
+
+
+def _found(path: str, wanted: Mapping[str, str]) -> list[Place]:
+    found: list[Place] = []
+    for sink, files in outputs(path):
+        for shard in (sink.manifest() or {})["shards"]:
+            for row in _matching(sink, shard["file"], wanted):
+                if files is None or row[FILE] in files:
+                    found.append(Place(sink, shard["file"], row))
+                if len(found) > MOST:
+                    raise InvalidInput(f"more than {MOST} rows match; say more, such as --row {ROW}=7")
+    if not found:
+        said = " and ".join(f"{name} = {value}" for name, value in wanted.items())
+        raise InvalidInput(f"no row of {storage.mask(path)} has {said}")
+    return found
+
+
+def _matching(sink: Sink, file: str, wanted: Mapping[str, str]) -> Iterator[dict[str, Any]]:
+    with sink.filesystem.open_input_file(sink.path(file)) as stream, pq.ParquetFile(stream) as parquet:
+        for name in wanted:
+            if name not in parquet.schema_arrow.names:
+                known = ", ".join(parquet.schema_arrow.names)
+                raise InvalidInput(
+                    f"the output has no column {name!r}{nearest(name, parquet.schema_arrow.names)} (columns: {known}); "
+                    "a job's `keep` decides which there are"
+                )
+        first = 0
+        for batch in parquet.iter_batches(columns=list(wanted)):
+            mask = np.ones(batch.num_rows, bool)
+            for name, value in wanted.items():
+                same = pc.fill_null(pc.equal(as_text(batch.column(name)), value), False)
+                mask &= same.to_numpy(zero_copy_only=False)
+            if mask.any():
+                rows = pq.read_table(pa.BufferReader(_bytes(sink, file))).slice(first, batch.num_rows)
+                yield from rows.filter(pa.array(mask)).to_pylist()
+            first += batch.num_rows
+
+
+def _bytes(sink: Sink, file: str) -> bytes:
+    return storage.read_bytes(sink.filesystem, sink.path(file))
+
+
+def _model(uri: str, digest: str) -> FittedModel:
+    fitted = artifact.load(resolve_model(uri).directory)
+    if fitted.digest != digest:
+        raise InvalidInput(f"the model {uri} is another than the one that made these scores ({digest[:19]})")
+    return fitted
+
+
+def _explained(place: Place, manifest: Mapping[str, Any], model: FittedModel) -> dict[str, Any]:
+    score = manifest["summary"]["score"]
+    row = place.row
+    facts: dict[str, Any] = {
+        "row": {name: _plain(value) for name, value in row.items() if name not in ("why", P_VALUE, score)},
+        "score": {"name": score, "value": row[score], P_VALUE: row[P_VALUE]},
+        "run": place.sink.uri,
+    }
+    reader = _reader(manifest, [row[FILE]])
+    table = _rows_of(reader, row[FILE], [row[ROW]], model.schema.names)
+    scored = model.score(table, [score])
+    shares = scored.per_column.get(score)
+    if shares is not None:
+        usual = {name: as_text(values) for name, values in model.expected(table, scored.columns).items()}
+        facts["why"] = [
+            {
+                "column": scored.columns[i],
+                "nats": float(shares[0, i]),
+                "value": as_text(table.column(scored.columns[i]))[0].as_py(),
+                "expected": usual[scored.columns[i]][0].as_py() if scored.columns[i] in usual else None,
+            }
+            for i in np.argsort(-shares[0], kind="stable")
+        ]
+    normal = _most_alike(place, manifest, model, table)
+    return facts | ({"nearest": normal} if normal else {})
+
+
+def _most_alike(
+    place: Place, manifest: Mapping[str, Any], model: FittedModel, table: pa.Table
+) -> dict[str, Any] | None:
+    """The row with an ordinary p-value of the same data file that differs least."""
+    if model.profile is None:
+        return None
+    columns = [FILE, ROW, P_VALUE]
+    scored = pq.read_table(pa.BufferReader(_bytes(place.sink, place.file)), columns=columns)
+    normal = scored.filter(pc.field(P_VALUE) >= NORMAL).slice(0, COMPARED)
+    if not normal.num_rows:
+        return None
+    files = normal.column(FILE).cast(pa.string()).to_numpy()
+    rows = normal.column(ROW).to_numpy()
+    reader = _reader(manifest, list(dict.fromkeys(files)))
+    parts = [(file, np.sort(rows[files == file])) for file in dict.fromkeys(files)]
+    pool = pa.concat_tables(
+        _rows_of(reader, file, own.tolist(), model.schema.names).unify_dictionaries() for file, own in parts
+    )
+    one, others = (model.codec.encode(each).tokens for each in (table, pool))
+    apart = distances(model.codec.space, model.profile, one[0], others)  # type: ignore[arg-type]
+    at = int(apart.sum(1).argmin())
+    places = [(file, row) for file, own in parts for row in own.tolist()]
+    different = {
+        name: {
+            "here": as_text(table.column(name))[0].as_py(),
+            "there": as_text(pool.column(name).slice(at, 1))[0].as_py(),
+        }
+        for name, far in zip(model.schema.names, apart[at], strict=True)
+        if far > 0
+    }
+    return {FILE: places[at][0], ROW: places[at][1], "different": different}
+
+
+def _reader(manifest: Mapping[str, Any], files: Sequence[str]) -> _Files:
+    settings = TypeAdapter(SourceSettings).validate_python(manifest["provenance"]["spec"]["source"])
+    blank, infos = reader_of(settings).listed(settings.model_copy(update={"filter": None}))
+    there = {info.path: info for info in infos}
+    chosen = []
+    for file in files:
+        info = there.get(blank.absolute(file))
+        if info is None:
+            raise InvalidData(f"{file} is no longer there: the row cannot be read again")
+        chosen.append(info)
+    return _Files(blank, chosen)
+
+
+class _Files:
+    """Some files of a source, with the schema that they have together."""
+
+    def __init__(self, blank: Reader, infos: Sequence[pafs.FileInfo]) -> None:
+        found = [read_head(blank, info) for info in infos]
+        self.reader = blank.agreed([(fragment.path, head.schema) for fragment, head in found])
+        self.fragments: dict[str, Fragment] = {fragment.path: fragment for fragment, _ in found}
+        self.source = Source(self.reader, list(self.fragments.values()))
+
+
+def _rows_of(files: _Files, file: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
+    """Rows of one file by number, ascending."""
+    of = files.fragments[file]
+    piece = Piece(file, of.size, of.etag, int(rows[0]), int(rows[-1]) + 1)
+    table, _ = files.reader.read_with_rows(piece, columns)
+    return table.take(pa.array(np.asarray(rows) - rows[0]))
+
+
+def _plain(value: Any) -> Any:
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
