@@ -37,10 +37,11 @@ def metadata(name: str, namespace: str | None) -> dict[str, Any]:
     return found | ({"namespace": namespace} if namespace else {})
 
 
-def config_map(name: str, namespace: str | None, text: str) -> dict[str, Any]:
-    """The job file, for `pod` to mount."""
+def config_map(name: str, namespace: str | None, text: str, **more: str) -> dict[str, Any]:
+    """The job file, for `pod` to mount; `more`: shell scripts beside it."""
     about = metadata(name, namespace)
-    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": {"job.yaml": text}}
+    data = {"job.yaml": text} | {f"{key}.sh": script for key, script in more.items()}
+    return {"apiVersion": "v1", "kind": "ConfigMap", "metadata": about, "data": data}
 
 
 def pod(name: str, image: str, claim: str | None, container: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -217,7 +217,8 @@ def _raycronjob(request: Request) -> str:
         f"{kubernetes.PLACE}/job.yaml", "--cron", request.cron, more=["compute.runner=127.0.0.1:6379"]
     )
     job = {
-        "entrypoint": shlex.join(words),
+        # as a file: on its way the entry point is read by two shells, and quoted for none of them
+        "entrypoint": f"sh {kubernetes.PLACE}/run.sh",
         "shutdownAfterJobFinishes": True,
         "ttlSecondsAfterFinished": 60,
         "activeDeadlineSeconds": min(seconds, DEADLINE_SECONDS),
@@ -228,7 +229,10 @@ def _raycronjob(request: Request) -> str:
     spec = {"schedule": request.cron, "timeZone": request.timezone, "jobTemplate": job}
     about = kubernetes.metadata(name, request.namespace)
     made = {"apiVersion": "ray.io/v1", "kind": "RayCronJob", "metadata": about, "spec": spec}
-    return kubernetes.documents(kubernetes.config_map(name, request.namespace, request.text), made)
+    script = f"exec {shlex.join(words)}\n"
+    return kubernetes.documents(
+        kubernetes.config_map(name, request.namespace, request.text, run=script), made
+    )
 
 
 def _airflow(request: Request) -> str:

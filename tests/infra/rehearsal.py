@@ -260,17 +260,14 @@ def scheduled(stage: Stage) -> None:
 
 
 def submitted(stage: Stage) -> None:
-    """The entry point of the shipped RayCronJob, submitted as KubeRay's submitter does."""
+    """The entry point of the shipped RayCronJob, submitted as KubeRay's submitter does: through two shells."""
     manifest = (ROOT / "infra" / "kuberay" / "raycronjob.yaml").read_text("utf-8")
-    _, raycronjob = yaml.safe_load_all(manifest)
-    entry = raycronjob["spec"]["jobTemplate"]["entrypoint"]
-    for old, new in (
-        ("/etc/genai/job.yaml", f"{stage.folder}/job.yaml"),
-        (":6379", f":{stage.ports['gcs']}"),
-    ):
-        entry = entry.replace(old, new)
+    config, raycronjob = yaml.safe_load_all(manifest)
+    script = config["data"]["run.sh"].replace("/etc/genai", str(stage.folder))
+    (stage.folder / "run.sh").write_text("pwd\n" + script.replace(":6379", f":{stage.ports['gcs']}"))
+    entry = raycronjob["spec"]["jobTemplate"]["entrypoint"].replace("/etc/genai", str(stage.folder))
     dashboard = f"http://127.0.0.1:{stage.ports['dashboard']}"
-    done = stage.run("genai", "ray", "job", "submit", "--address", dashboard, "--", f"pwd && {entry}")
+    done = stage.run("genai", "bash", "-c", f"ray job submit --address {dashboard} -- {entry}")
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-1000:]
     (line,) = [one for one in done.stdout.splitlines() if one.startswith('{"status"')]
     assert str(stage.folder) in done.stdout.splitlines(), "the driver starts where `ray start` did"

@@ -115,11 +115,12 @@ def test_a_long_name_is_refused_rather_than_cut_to_that_of_another_job(lake_file
 
 
 def test_raycronjob(lake_file: str) -> None:
-    _, job = yaml.safe_load_all(write("raycronjob", request(lake_file)))
+    config, job = yaml.safe_load_all(write("raycronjob", request(lake_file)))
     assert (job["kind"], job["apiVersion"]) == ("RayCronJob", "ray.io/v1")
     assert job["spec"]["timeZone"] == "Europe/Berlin"
-    words = shlex.split(job["spec"]["jobTemplate"]["entrypoint"])
-    assert words[:2] == ["genai", "run"] and words[words.index("--cron") + 1] == "30 2 * * *"
+    assert job["spec"]["jobTemplate"]["entrypoint"] == "sh /etc/genai/run.sh"
+    words = shlex.split(config["data"]["run.sh"])
+    assert words[:3] == ["exec", "genai", "run"] and words[words.index("--cron") + 1] == "30 2 * * *"
     assert "compute.runner=127.0.0.1:6379" in words, "else it would start a second Ray inside the head"
     assert job["spec"]["jobTemplate"]["shutdownAfterJobFinishes"]
 
@@ -141,8 +142,8 @@ def test_a_raycronjob_that_fires_too_often_is_refused(lake_file: str) -> None:
 
 def test_what_the_user_overrides_wins(lake_file: str) -> None:
     given = request(lake_file, overrides=("compute.runner=ray",))
-    _, job = yaml.safe_load_all(write("raycronjob", given))
-    words = shlex.split(job["spec"]["jobTemplate"]["entrypoint"])
+    config, _ = yaml.safe_load_all(write("raycronjob", given))
+    words = shlex.split(config["data"]["run.sh"])
     overrides = tuple(words[n + 1] for n, word in enumerate(words) if word == "--set")
     (entry,) = entries(lake_file, overrides, Slot.at("2026-11-01"))
     assert entry.job.compute.runner == "ray"
