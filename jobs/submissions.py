@@ -17,6 +17,7 @@ from jobs.slots import Slot
 from jobs.spec import Entry, entries
 from jobs.submit import JOBS, SLOT, SPEC, identify, result_of, why_ended
 from pipelines import job_state
+from pipelines.masking import mask_text
 from pipelines.progress import clock, printable
 from pipelines.ray_jobs import Cluster, Submission, dashboard_address
 
@@ -99,6 +100,9 @@ def _known(cluster: Cluster, submission: Submission, left: Sequence[dict[str, An
     voice.tell(
         f"{submission.id}: {submission.state}{_lasted(submission)} ({submission.metadata.get(JOBS, '')})"
     )
+    if submission.state == "pending":  # Ray says what it waits for
+        facts["message"] = mask_text(submission.message)
+        voice.tell(facts["message"])
     if submission.is_over:
         facts["result"] = result = result_of(cluster, submission)
         if submission.state != "done":
