@@ -17,11 +17,14 @@ SCORES = (
     "cepstral_distance",
     "complexity",
     "discriminator",
+    "ensemble",
     "likelihood_ratio",
     "maximum_surprise",
     "mean_surprise",
+    "memory",
     "negative_log_likelihood",
     "patch_memory",
+    "pseudo_likelihood",
     "reconstruction",
 )
 
@@ -41,6 +44,7 @@ NLL = "negative_log_likelihood"
 CEPSTRA = "cepstral_distance"
 PATCHES = "patch_memory"
 RATIO = "likelihood_ratio"
+OF_ANY_TABLE = ("ensemble", "pseudo_likelihood", "memory")  # by networks of their own
 SURPRISE = ("maximum_surprise", "mean_surprise", RATIO, NLL)
 FAMILIES = {
     "autoregressive": Family(
@@ -49,7 +53,7 @@ FAMILIES = {
         {
             "audio": (CEPSTRA, RATIO, NLL),
             "image": ("complexity", PATCHES, RATIO, NLL),
-            "tabular": (NLL,),
+            "tabular": (*OF_ANY_TABLE, NLL),
             "text": SURPRISE,
         },
     ),
@@ -69,7 +73,7 @@ FAMILIES = {
         {
             "audio": (CEPSTRA, "discriminator"),
             "image": (PATCHES, "discriminator"),
-            "tabular": ("discriminator",),
+            "tabular": (*OF_ANY_TABLE, "discriminator"),
             "text": ("discriminator",),
         },
     ),
@@ -79,7 +83,7 @@ FAMILIES = {
         {
             "audio": (CEPSTRA, "reconstruction", "complexity", RATIO, NLL),
             "image": (PATCHES, "reconstruction", "complexity", RATIO, NLL),
-            "tabular": (NLL, "reconstruction"),
+            "tabular": (*OF_ANY_TABLE, NLL, "reconstruction"),
             "text": (NLL, "reconstruction", RATIO),
         },
     ),

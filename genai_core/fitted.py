@@ -185,7 +185,7 @@ class FittedModel:
         with torch.inference_mode():
             for x, measure, rows in self._batches(records):
                 for name in names:
-                    module, state = catalog.score(name), self.score_states.get(name, {})
+                    module, state = catalog.score(name), self._score_state(name)
                     if name == entries_of and hasattr(module, "from_entries"):
                         found = module.entries(self.model, x, state)
                         entries.append(found[:rows])
@@ -200,7 +200,7 @@ class FittedModel:
         module = catalog.score(name)
         if not hasattr(module, "entries"):
             return None
-        records, state = self.codec.encode(table), self.score_states.get(name, {})
+        records, state = self.codec.encode(table), self._score_state(name)
         with torch.inference_mode():
             parts = [module.entries(self.model, x, state)[:rows] for x, _, rows in self._batches(records)]
         return torch.cat(parts).float().numpy() if parts else np.zeros(records.tokens.shape, np.float32)
@@ -240,18 +240,33 @@ class FittedModel:
             totals[name][list(faults)] = np.nan
         return Scored(totals, shares, tuple(self.codec.space.fields), faults)
 
-    def fit_scores(self, sample: np.ndarray, seed: int) -> None:
-        """Fit the scores that keep something of the training data, from a sample of it, records (rows, entries)."""
+    def _score_state(self, name: str) -> dict[str, torch.Tensor]:
+        return self.score_states.get(getattr(catalog.score(name), "STATE_OF", name), {})
+
+    def fit_scores(self, sample: np.ndarray, seed: int, effort: float = 1.0) -> None:
+        """Fit the scores that keep something of the training data, from a sample of it, records (rows, entries).
+
+        effort: share of its own training that a score gets, above 0 up to 1
+        """
         for name in self.score_names:
             module = catalog.score(name)
             if hasattr(module, "fit"):
                 generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
                 with torch.no_grad():
                     x = torch.from_numpy(sample.astype(np.int64))
-                    self.score_states[name] = module.fit(self.model, x, generator)
+                    self.score_states[name] = module.fit(self.model, x, generator, effort)
 
     def calibrate(self, held_out: Records) -> None:
         """Learn the distribution of every score from records that were not trained on."""
+        for name in self.score_names:
+            module = catalog.score(name)
+            if hasattr(module, "calibrate"):
+                with torch.inference_mode():
+                    parts = [(x[:rows], m[:rows]) for x, m, rows in self._batches(held_out)]
+                    x, measure = (torch.cat(column) for column in zip(*parts, strict=True))
+                    self.score_states[name] |= module.calibrate(
+                        self.model, x, measure, self.score_states[name]
+                    )
         scored = self.score_records(held_out, self.score_names)
         self.calibrations = {name: Calibration.fit(values) for name, values in scored.totals.items()}
         space = self.codec.space

@@ -21,6 +21,7 @@ from genai_core.model import Model
 from genai_core.spaces import Records
 from genai_core.threads import threads as use_threads
 
+ENOUGH_EPOCHS, ENOUGH_STEPS = 6, 600
 SCORE_ROWS, SCORE_ENTRIES = 20_000, 20_000_000
 
 
@@ -110,11 +111,17 @@ def finish(
     train    training records (rows, entries), or a sample of them: what scores with a memory look at
     """
     fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
-    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed)
+    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed, effort(progress))
     fitted.calibrate(held_out)
     facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}
     fitted.provenance = provenance | {"training": facts}
     return fitted
+
+
+def effort(progress: Progress) -> float:
+    """Share of their training that scores get: a model that was hardly trained, to try something, wants little."""
+    epochs = progress.history[-1]["epoch"] if progress.history else 0.0
+    return min(1.0, max((epochs / ENOUGH_EPOCHS) ** 2, progress.step / ENOUGH_STEPS, 0.05))
 
 
 def score_rows(train: np.ndarray) -> int:

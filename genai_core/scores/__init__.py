@@ -6,8 +6,11 @@ score(model, x, log_measure, state)    (rows, fields), shares that add up, or (r
 entries(model, x, state)               optional: (rows, entries), what each entry adds: heat maps, odd tokens
 from_entries(model, x, entries, log_measure)   optional: the score again, where `entries` cost what the score costs;
                                        a scored row is then explained without a second pass through the network
-fit(model, x, generator)               optional: state of the score's own, name -> tensor, from a sample of training
-                                       records; kept in the artifact. Without it `state` is empty.
+fit(model, x, generator, effort)       optional: state of the score's own, name -> tensor, from a sample of training
+                                       records; kept in the artifact. Without it `state` is empty. effort: share of its
+                                       own training, if it has any (a model that was hardly trained wants little)
+calibrate(model, x, log_measure, state)  optional: what it adds to its state from held-out records
+STATE_OF                               optional: the score whose state it reads, instead of having its own
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ BANDS, FRAMES, DECIBELS = 32, 64, 80.0  # of the spectrogram of a waveform
 TOGETHER = 64
 
 
-def fit(model: Model, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
     """The aligned spectrograms of training sounds, and the spread of their cepstra."""
     chosen = torch.randperm(len(x), generator=generator)[:MEMORY].sort().values
     aligned, _ = align(spectrograms(model, x[chosen]))

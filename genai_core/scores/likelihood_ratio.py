@@ -27,7 +27,7 @@ LARGEST = 1024  # tokens; of larger vocabularies the token before is told by its
 WEIGHT = 1.0  # of the values' own frequencies, in occurrences of a context
 
 
-def fit(model: Model, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
     """How often a value followed a context, float32 (contexts, values), and in all, (values,)."""
     space = model.space
     values = x[:, space.labelled :]

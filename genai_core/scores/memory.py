@@ -1,92 +1,70 @@
 """Distance to the nearest of the training rows that are remembered: any model's, it asks the network nothing
 
-Rows are compared as vectors in two scales at once, ranks and standard deviations (`genai_core.tables.vectors`): ranks
-see the middle of skewed columns, standard deviations how far out a value is. A category that differs counts as two
-standard deviations squared; what no training row had, more.
+Rows are compared as vectors (`genai_core.tables.vectors`). The memory is cut into BLOCKS; the score is the mean over
+the blocks of the squared distance to the nearest row of each: steadier than one nearest row, and as quick. A category
+that differs counts as two; what no training row had, UNKNOWN more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from genai_core.model import Model
 from genai_core.scores import State
-from genai_core.tables.vectors import Vectors, vectors
+from genai_core.tables.vectors import Vectors, below, by_field, unknown, vectors
 
 NEEDS = Model
 UNIT = "squared standard deviations"
 STATE_OF = "ensemble"
-MEMORY = 4096
+MEMORY, BLOCKS = 4096, 3
 TOGETHER = 256  # rows compared at once: the distances stay in the cache
-VIEWS = ("normal", "standard")
-UNKNOWN = 9.0  # added for a category or a missing value that no training row had
+UNKNOWN = 9.0
 
 
 def remember(view: State, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-    """The vectors of at most MEMORY of the training records x (rows, positions)."""
-    kept = torch.randperm(len(x), generator=generator)[:MEMORY].sort().values
-    points = _points(view, [vectors(view, x[kept], None, scale) for scale in VIEWS])
-    return {"rows": points, "squares": points.square().sum(1)}
+    """The vectors of at most MEMORY of the training records x (rows, positions), (blocks, rows, numbers)."""
+    blocks = min(BLOCKS, len(x))
+    kept = torch.randperm(len(x), generator=generator)[: min(MEMORY, len(x)) // blocks * blocks]
+    points = _points(view, vectors(view, x[kept], None)).unflatten(0, (blocks, -1)).contiguous()
+    return {"rows": points, "squares": points.square().sum(2)}
 
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
-    """(rows, fields): squared distance to the nearest remembered row, column by column."""
+    """(rows, fields): the columns' shares of the squared distance."""
     return distances(below(state, "view/"), below(state, "memory/"), x, log_measure)
 
 
-def distances(
-    view: State, memory: State, x: Tensor, log_measure: Tensor | None, *, others: bool = False
-) -> Tensor:
-    """(rows, fields); others: a remembered row is compared with the other ones."""
-    parts = []
-    measures = [None] * len(x) if log_measure is None else log_measure.split(TOGETHER)
-    for rows, measure in zip(x.split(TOGETHER), measures, strict=False):
-        found = [vectors(view, rows, measure, scale) for scale in VIEWS]
-        own = _points(view, found)
-        nearest = memory["rows"][_nearest(own, memory, 1 if others else 0)]
-        squares = (own - nearest).square()
-        by_unit = _by_unit(view, squares) + UNKNOWN * view["odd"][found[0].places]
-        out = by_unit.new_zeros(len(rows), int(view["field"].max()) + 1)
-        parts.append(out.index_add(1, view["field"], by_unit))
-    return torch.cat(parts)
+def distances(view: State, memory: State, x: Tensor, log_measure: Tensor) -> Tensor:
+    """(rows, fields)."""
+    parts = zip(x.split(TOGETHER), log_measure.split(TOGETHER), strict=True)
+    return torch.cat([_distances(view, memory, vectors(view, *part)) for part in parts])
 
 
-def below(state: State, prefix: str) -> dict[str, Tensor]:
-    """The part of a state whose names begin so."""
-    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
-
-
-def _nearest(own: Tensor, memory: Mapping[str, Tensor], skip: int) -> Tensor:
-    """Index (rows,) of the nearest remembered row; skip: so many nearer ones are passed over."""
+def _distances(view: State, memory: State, found: Vectors) -> Tensor:
+    own, rows = _points(view, found), memory["rows"]
     # |a - b|^2 without |a|^2, which is the same for all b
-    squares = torch.addmm(memory["squares"], own, memory["rows"].T, alpha=-2)
-    if not skip:
-        return squares.argmin(1)
-    return squares.topk(min(skip + 1, squares.shape[1]), 1, largest=False).indices[:, -1]
+    apart = torch.addmm(memory["squares"].flatten(), own, rows.flatten(0, 1).T, alpha=-2)
+    nearest = apart.unflatten(1, rows.shape[:2]).argmin(2)  # (rows, blocks)
+    squares = (own[:, None] - rows[torch.arange(len(rows)), nearest]).square().mean(1)
+    return by_field(view, _by_unit(view, squares) + UNKNOWN * unknown(view, found))
 
 
-def _points(view: State, found: list[Vectors]) -> Tensor:
-    """(rows, numbers): the numeric units in both scales, then the codes of units that have several in training."""
+def _points(view: State, found: Vectors) -> Tensor:
+    """(rows, numbers): the numeric units, then the codes of units that had several in training."""
     numeric, coded = view["numeric"], view["coded"]
-    parts = [one.numbers[:, numeric] * 0.5**0.5 for one in found]
-    if bool(coded.any()):
-        kinds = view["kinds"][coded]
-        starts = kinds.cumsum(0) - kinds
-        ones = parts[0].new_zeros(len(parts[0]), int(kinds.sum()))
-        parts.append(ones.scatter_(1, found[0].codes[:, coded] + starts, 1.0))
-    return torch.cat(parts, 1)
+    numbers = found.numbers[:, numeric]
+    if not bool(coded.any()):
+        return numbers
+    kinds = view["kinds"][coded]
+    ones = numbers.new_zeros(len(numbers), int(kinds.sum()))
+    ones.scatter_(1, found.codes[:, coded] + kinds.cumsum(0) - kinds, 1.0)
+    return torch.cat([numbers, ones], 1)
 
 
 def _by_unit(view: State, squares: Tensor) -> Tensor:
     """Sums (rows, units) of what `_points` lays out."""
     numeric, coded = view["numeric"], view["coded"]
-    places = numeric.nonzero().flatten()
-    owner = torch.cat([places, places, coded.nonzero().flatten().repeat_interleave(view["kinds"][coded])])
+    codes = coded.nonzero().flatten().repeat_interleave(view["kinds"][coded])
+    owner = torch.cat([numeric.nonzero().flatten(), codes])
     return squares.new_zeros(len(squares), len(numeric)).index_add(1, owner, squares)
-
-
-_ = F

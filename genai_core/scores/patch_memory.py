@@ -31,7 +31,7 @@ NORM = 0.1  # contrast below which edges are noise
 TOGETHER = 64  # pictures compared at once
 
 
-def fit(model: Model, x: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
     """The features of at most MEMORY pictures, float16 (pictures, features, cells down, cells across)."""
     room = MAX_FLOATS // features(model.space, x[:1]).numel()
     order = torch.randperm(len(x), generator=generator)[: max(min(MEMORY, room), NEIGHBOURS)]

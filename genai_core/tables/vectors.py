@@ -1,8 +1,9 @@
-"""Records of a table as vectors: every column one number on a normal scale and one code, for scores that need distances
+"""Records of a table as vectors: every column one number on a common scale and one code, for scores that need distances
 
-A *unit* is a numeric axis or a category (one or two positions of the record). Its number is the normal score of the
-value's rank among a sample of training records, with linear tails beyond the range seen, so that distance is kept;
-the same standardised instead of ranked is its second view. Its code says what is off the axis, or which category.
+A *unit* is a numeric axis or a category (one or two positions of the record). Its number is a mean of two: the value
+standardised, and the normal score of its rank among a sample of training records. Ranks see the middle of skewed
+columns, standard deviations how far out a value is; beyond the range seen both go on as standard deviations. Its code
+says what is off the axis, or which category.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ FARTHEST = 50.0  # standard deviations
 NUMBER, OFF_AXIS = 0, 1  # codes of a numeric unit
 BELOW, ABOVE, UNSEEN = 1, 2, 3
 KNOTS = 257
+RANKS = 0.25  # weight of the rank in a number
 NOWHERE = OffAxis(0, 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0)
 State = Mapping[str, Tensor]
 
@@ -71,10 +73,9 @@ def _refines(position: Position, first: int, of: Position) -> bool:
 def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
     """What `vectors` needs, from a sample of training records x (rows, positions)."""
     units = units_of(space)
-    parts: dict[str, list[np.ndarray]] = {
-        n: [] for n in ("normal", "standard", "code", "side", "rarity", "odd")
-    }
+    parts: dict[str, list[np.ndarray]] = {n: [] for n in ("number", "code", "side", "rarity", "odd")}
     knots: dict[str, list[np.ndarray]] = {n: [] for n in ("at", "score", "mean", "spread")}
+    coded = []
     for unit in units:
         index = x[:, unit.first].numpy() * unit.ranks
         index = index if unit.second is None else index + x[:, unit.second].numpy()
@@ -82,6 +83,7 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
         for kept, own in zip((parts, knots), found, strict=True):
             for name, table in own.items():
                 kept[name].append(table)
+        coded.append(bool((found[0]["code"][index] != NUMBER).any()))
     tensors = {name: torch.from_numpy(np.concatenate(tables)) for name, tables in parts.items()}
     tensors |= {name: torch.from_numpy(np.stack(rows)) for name, rows in knots.items()}
     outside = [unit.position.off_axis or NOWHERE for unit in units]
@@ -96,27 +98,40 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
         "field": torch.tensor([u.field for u in units]),
         "kinds": torch.tensor([int(table.max()) + 1 for table in parts["code"]]),
         "numeric": torch.tensor([u.position.values is not None for u in units]),
+        "coded": torch.tensor(coded),
     }
 
 
-def vectors(state: State, x: Tensor, log_measure: Tensor | None, view: str = "normal") -> Vectors:
-    """Of records x (rows, positions) with their log measures (rows, fields); None: all have a place on their axes.
+def unknown(state: State, found: Vectors) -> Tensor:
+    """Boolean (rows, units): a category, or something off a numeric axis, that no training record of the sample had."""
+    off_axis = (found.codes == OFF_AXIS) & state["numeric"] & ~state["coded"]
+    return state["odd"][found.places] | off_axis
 
-    view: `normal` or `standard`, the scale of the numbers.
-    """
+
+def by_field(state: State, by_unit: Tensor) -> Tensor:
+    """(rows, units) -> (rows, fields)."""
+    out = by_unit.new_zeros(len(by_unit), int(state["field"][-1]) + 1)
+    return out.index_add(1, state["field"], by_unit)
+
+
+def below(state: State, prefix: str) -> dict[str, Tensor]:
+    """The part of a state whose names begin so."""
+    return {name[len(prefix) :]: value for name, value in state.items() if name.startswith(prefix)}
+
+
+def vectors(state: State, x: Tensor, log_measure: Tensor | None) -> Vectors:
+    """Of records x (rows, positions) with their log measures (rows, fields); None: all have a place on their axes."""
     index = state["base"] + x[:, state["first"]] * state["stride"] + x[:, state["second"]] * state["paired"]
-    numbers, codes = state[view][index], state["code"][index].long()
+    numbers, codes = state["number"][index], state["code"][index].long()
     side = state["side"][index]
     if log_measure is not None and bool(side.any()):
         at = side.nonzero(as_tuple=True)
-        numbers[at], off_grid = _placed(
-            state, side[at], log_measure[at[0], state["field"][at[1]]], at[1], view
-        )
+        numbers[at], off_grid = _placed(state, side[at], log_measure[at[0], state["field"][at[1]]], at[1])
         codes[at] = torch.where(off_grid, OFF_AXIS, codes[at])
     return Vectors(numbers.clamp(-FARTHEST, FARTHEST), codes, index)
 
 
-def _placed(state: State, side: Tensor, m: Tensor, units: Tensor, view: str) -> tuple[Tensor, Tensor]:
+def _placed(state: State, side: Tensor, m: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
     """Numbers (values,) of values without a place, from their log measures m (`OffAxis`); which are off the grid."""
     low, high = state["low"][units], state["high"][units]
     beyond = torch.expm1((state["end"][units] - m) / 2).clamp(0, 1e6) * state["reach"][units]
@@ -125,8 +140,8 @@ def _placed(state: State, side: Tensor, m: Tensor, units: Tensor, view: str) -> 
     share = (share - 2.0 * off_grid).clamp(0, 1)
     inside = torch.where(side == BELOW, low, torch.where(side == ABOVE, high, low + share * (high - low)))
     inside = (inside - state["mean"][units]) / state["spread"][units]
-    if view == "normal":
-        inside = _interpolated(inside, state["at"][units], state["score"][units])
+    rank = _interpolated(inside, state["at"][units], state["score"][units])
+    inside = RANKS * rank + (1 - RANKS) * inside
     away = beyond / state["spread"][units]
     return inside + torch.where(side == BELOW, -away, torch.where(side == ABOVE, away, 0.0)), off_grid
 
@@ -160,10 +175,10 @@ def _number(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Table
             side[token * unit.ranks : (token + 1) * unit.ranks] = mark
     off = np.isnan(place) & (side == 0)
     standard = np.where(np.isnan(place), 0, (place - mean) / spread)
+    number = RANKS * np.interp(standard, values, score) + (1 - RANKS) * standard
     code = np.where(off, OFF_AXIS, NUMBER).astype(np.uint8)
     tables: Tables = {
-        "normal": np.where(np.isnan(place), 0, np.interp(standard, values, score)).astype(np.float32),
-        "standard": standard.astype(np.float32),
+        "number": np.where(np.isnan(place), 0, number).astype(np.float32),
         "code": code,
         "side": side,
     }
@@ -180,7 +195,7 @@ def _category(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Tab
     code = np.full(unit.size, len(ranked) + 1, np.uint8)
     code[ranked] = 1 + np.arange(len(ranked))
     zero, none = np.zeros(unit.size, np.float32), np.zeros(KNOTS, np.float32)
-    tables: Tables = {"normal": zero, "standard": zero, "code": code, "side": np.zeros(unit.size, np.int8)}
+    tables: Tables = {"number": zero, "code": code, "side": np.zeros(unit.size, np.int8)}
     knots: Tables = {
         "at": none,
         "score": none,
