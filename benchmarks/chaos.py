@@ -41,22 +41,22 @@ from benchmarks.chaos_verdict import (
 from benchmarks.record import save
 
 MIX = {  # what is killed -> how often for each verb
-    "driver in a phase": {"generate": 48, "score": 48, "train": 32},
-    "driver": {"generate": 20, "score": 20, "train": 12},
-    "driver, five times": {"generate": 15, "score": 15, "train": 5},
+    "driver in a phase": {"generate": 48, "score": 48, "train": 30},
+    "driver": {"generate": 20, "score": 20, "train": 10},
+    "driver, five times": {"generate": 8, "score": 8, "train": 3},
     "two drivers": {"generate": 12, "score": 12, "train": 6},
     "one of two drivers": {"generate": 12, "score": 12, "train": 6},
     "clock": {"generate": 5, "score": 5, "train": 5},
     "driver, store": {"generate": 6, "score": 6},
     "store": {"generate": 8, "score": 8},
     "store frozen": {"generate": 2, "score": 2},
-    "driver, MLflow": {"generate": 4, "score": 4, "train": 8},
-    "MLflow server": {"generate": 2, "score": 2, "train": 5},
-    "actor": {"generate": 5, "score": 4},
-    "driver, Ray": {"generate": 2, "score": 2},
-    "raylet": {"generate": 3, "score": 2},
-    "head": {"generate": 2, "score": 2},
-    "training worker": {"train": 3},
+    "driver, MLflow": {"generate": 5, "score": 5, "train": 9},
+    "MLflow server": {"generate": 2, "score": 2, "train": 3},
+    "actor": {"generate": 3, "score": 3},
+    "driver, Ray": {"generate": 1, "score": 2},
+    "raylet": {"generate": 2, "score": 2},
+    "head": {"generate": 1, "score": 1},
+    "training worker": {"train": 2},
     "head, training": {"train": 1},
 }
 

@@ -212,6 +212,8 @@ class Places:
         else:
             uri, where = self._server.url, self._server.database
         expected = self._reference(bench, fault.verb, uri, where)[1]
+        if local:  # how long a job took whose driver has died cannot be told
+            expected = {(name, step) for name, step in expected if name != "seconds"}
         metrics, runs, versions = _metrics(database, spec["track"]["experiment"])
         unfinished = [status for status in runs if status != "FINISHED"]
         found = replace(

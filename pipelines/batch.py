@@ -22,7 +22,7 @@ from pipelines.runners import run_shards
 from pipelines.shard_work import Produce, ShardWork
 from pipelines.sink import Sink
 from pipelines.sources import Reader
-from pipelines.tracking import ResolvedModel, Run
+from pipelines.tracking import ResolvedModel, Run, left_open
 
 Summarise = Callable[[Sink, Mapping[str, Any]], dict[str, Any]]
 
@@ -84,25 +84,39 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     sink.check(this)
     if finished := sink.manifest():
         context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
+        if left_open(job.track, this["job_id"]):  # its driver, or the server, died before all was told
+            with _run(batch, context) as run:
+                _log_inputs(run, batch)
+                _log_all(run, batch, sink, finished)
         return _result(batch, finished, started, reused=True)
     check_place(job, batch.plan.rows, batch.output)
     done = sink.prepare(this)
-    with Run.start(
-        job.track,
-        name=job.title,
-        kind=batch.verb,
-        spec_text=context.spec_text,
-        params={"job": job.spec, "job_id": this["job_id"]},
-        job_id=this["job_id"],
-        log=context.log,
-    ) as run:
+    with _run(batch, context) as run:
         _log_inputs(run, batch)
         runner = _do(batch, sink, done, context)
         manifest = _finished(batch, sink)
-        seconds = time.monotonic() - started
-        _log_output(run, batch, manifest, seconds)
-        _log_overview(run, sink, manifest["summary"].get("overview"))
+        run.log_metrics({"seconds": time.monotonic() - started})
+        _log_all(run, batch, sink, manifest)
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
+
+
+def _run(batch: Batch, context: Context) -> Run:
+    job_id = batch.identity["job_id"]
+    return Run.start(
+        batch.job.track,
+        name=batch.job.title,
+        kind=batch.verb,
+        spec_text=context.spec_text,
+        params={"job": batch.job.spec, "job_id": job_id},
+        job_id=job_id,
+        log=context.log,
+    )
+
+
+def _log_all(run: Run, batch: Batch, sink: Sink, manifest: Mapping[str, Any]) -> None:
+    _log_output(run, batch, manifest)
+    for page in ("overview", "report"):
+        _log_overview(run, sink, manifest["summary"].get(page))
 
 
 def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
@@ -164,10 +178,10 @@ def _log_inputs(run: Run, batch: Batch) -> None:
         )
 
 
-def _log_output(run: Run, batch: Batch, manifest: Mapping[str, Any], seconds: float) -> None:
+def _log_output(run: Run, batch: Batch, manifest: Mapping[str, Any]) -> None:
     path = storage.mask(batch.job.sink.path)
     run.log_dataset(batch.job.title, path, manifest["hash"], batch.output, manifest["rows"], "output")
-    run.log_metrics({"rows": manifest["rows"], "bytes": manifest["bytes"], "seconds": seconds})
+    run.log_metrics({"rows": manifest["rows"], "bytes": manifest["bytes"]})
     numbers = {k: v for k, v in manifest["summary"].items() if isinstance(v, int | float)}
     run.log_metrics(numbers)
     run.set_tags({"genai.output": path, "genai.manifest": manifest["hash"]})

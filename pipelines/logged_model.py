@@ -59,6 +59,21 @@ def log_model(
     return ModelVersion(f"models:/{logged.model_id}", logged.model_id)
 
 
+def logged_before(mlflow: Any, client: Any, run_id: str, header: Header) -> ModelVersion | None:
+    """The same model, if an earlier life of this run has logged it; what that life began and did not end is removed."""
+    run, found = client.get_run(run_id), None
+    of_run = f"source_run_id = '{run_id}'"
+    for model in client.search_logged_models([run.info.experiment_id], filter_string=of_run):
+        if model.status != "READY":
+            client.delete_logged_model(model.model_id)
+        elif model.tags.get("genai.digest") == header.digest:
+            found = ModelVersion(f"models:/{model.model_id}", model.model_id)
+    linked = [output.model_id for output in run.outputs.model_outputs] if run.outputs else []
+    if found is not None and found.model_id not in linked:
+        client.log_outputs(run_id, [mlflow.entities.LoggedModelOutput(found.model_id, 0)])
+    return found
+
+
 def _tags(header: Header) -> dict[str, str]:
     facts = {
         "digest": header.digest,
@@ -97,13 +112,17 @@ def keep_locally(directory: Path, digest: str) -> Path:
 def register(
     mlflow: Any, client: Any, model: ModelVersion, run_id: str, name: str, alias: str | None
 ) -> ModelVersion:
-    """A new version of a registered model, made when it is the first; `newest` and `alias` point at it."""
+    """A new version of a registered model, made when it is the first; `newest` and `alias` point at it.
+
+    A run has one version: an interrupted job that goes on with its run does not add another.
+    """
     try:
         client.create_registered_model(name)
     except mlflow.MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    version = int(
+    known = [int(v.version) for v in client.search_model_versions(f"run_id = '{run_id}'") if v.name == name]
+    version = max(known, default=0) or int(
         client.create_model_version(name, model.uri, run_id=run_id, model_id=model.model_id).version
     )
     for mark in filter(None, (NEWEST, alias)):

@@ -27,10 +27,17 @@ from pipelines import experiments, records
 from pipelines.context import say
 from pipelines.delivery import first_line, sender
 from pipelines.environment import environment
-from pipelines.logged_model import ModelVersion, keep_locally, log_model, register, served_model
+from pipelines.logged_model import (
+    ModelVersion,
+    keep_locally,
+    log_model,
+    logged_before,
+    register,
+    served_model,
+)
 from pipelines.masking import mask_text
 from pipelines.model_files import cached
-from pipelines.model_uri import Located, locate, peek_model
+from pipelines.model_uri import Located, locate, peek_model, registry_of
 from pipelines.registry import Unknown, is_server, tracking_uri
 from pipelines.registry.client import ThroughClient
 from pipelines.registry.reachable import check_reachable
@@ -47,6 +54,7 @@ __all__ = [
     "Run",
     "check_reachable",
     "finished_run",
+    "left_open",
     "peek_model",
     "resolve_model",
     "serve",
@@ -179,7 +187,9 @@ class Run:
             return None
         try:
             with _quiet():
-                version = log_model(_mlflow(), self._client, self.run_id, directory, header, input_example)
+                version = logged_before(_mlflow(), self._client, self.run_id, header) or log_model(
+                    _mlflow(), self._client, self.run_id, directory, header, input_example
+                )
         except Exception as error:  # the model is trained: tracking must not lose it
             kept = keep_locally(directory, header.digest)
             self._log(f"the model could not be logged in MLflow ({first_line(error)}); it is kept in {kept}")
@@ -258,6 +268,8 @@ def finished_run(track: TrackSettings, name: str, job_id: str) -> dict[str, Any]
     server = tracking_uri(track.uri)
     with _explained(server):
         client = _client(server)
+        with contextlib.suppress(OSError):
+            send_kept(server, _sender(client))  # the end of that run may be among it
         found = client.get_experiment_by_name(track.experiment or name)
         tags = found and experiments.finished_run(client, found.experiment_id, job_id)
     if not tags or not _still_there(tags["genai.model"], track):
@@ -267,6 +279,16 @@ def finished_run(track: TrackSettings, name: str, job_id: str) -> dict[str, Any]
         "model_digest": tags.get("genai.model_digest"),
         "run_id": tags["run_id"],
     }
+
+
+def left_open(track: TrackSettings, job_id: str) -> bool:
+    """Whether a run of this job has not ended in MLflow; without importing it, and False when it cannot be asked."""
+    if not track.enabled:
+        return False
+    try:
+        return any(run.status == "RUNNING" for run in registry_of(tracking_uri(track.uri)).runs_of(job_id))
+    except (GenAIError, Unknown):
+        return False
 
 
 def _still_there(uri: str, track: TrackSettings) -> bool:
