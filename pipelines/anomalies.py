@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,9 +18,12 @@ import pyarrow.parquet as pq
 from genai_core.calibration import benjamini_hochberg
 from pipelines import footer as footers
 from pipelines import storage
+from pipelines.feedback import Feedback, without
 from pipelines.partitions import folder_of_file
 from pipelines.scored_rows import P_VALUE, order_of
 from pipelines.sink import Sink
+from pipelines.source_rows import FILE as FILE_COLUMN
+from pipelines.source_rows import ROW as ROW_COLUMN
 
 FILE = "_anomalies.parquet"
 CHUNK_ROWS = 65_536  # flagged rows that are in memory together
@@ -51,6 +54,7 @@ class Question:
     top_k: int | None
     schema: pa.Schema
     withheld: frozenset[str] = frozenset()  # partitions that moved as a whole: none of their rows is listed
+    feedback: Feedback = field(default_factory=Feedback)
 
 
 def list_anomalies(
@@ -66,7 +70,9 @@ def list_anomalies(
     if top_k is not None:
         summary["top_k"] = top_k
     files = [record["file"] for record in sink.records() if folder_of_file(record["file"]) not in withheld]
-    keys = _flagged(sink, files, asked.score, threshold, top_k)
+    if asked.feedback.facts:
+        summary["feedback"] = dict(asked.feedback.facts)
+    keys = _flagged(sink, files, asked, threshold)
     _write(sink, files, keys, asked.schema, {**provenance, "role": "anomalies", **summary})
     found = Counter(folder_of_file(files[number]) for number in keys.record.tolist())
     return {**summary, "flagged": len(keys.score)}, found
@@ -89,26 +95,34 @@ def discovery_threshold(sink: Sink, fdr: float, withheld: Collection[str] = ()) 
     return benjamini_hochberg(counts, fdr), ranks
 
 
-def _flagged(sink: Sink, files: list[str], score: str, threshold: float | None, top_k: int | None) -> Keys:
+def _flagged(sink: Sink, files: list[str], asked: Question, threshold: float | None) -> Keys:
     """24 bytes for each flagged row; with top_k never many more than that."""
     found = Keys(np.empty(0), np.empty(0, np.int32), np.empty(0, np.int64))
     if threshold == 0:
         return found
+    columns = [asked.score, P_VALUE, *((FILE_COLUMN, ROW_COLUMN) if asked.feedback.rejected else ())]
     for number, file in enumerate(files):
-        for first, batch in _batches(sink, file, [score, P_VALUE]):
-            found = _more(found, batch, number, first, threshold)
-            if top_k is not None and len(found.score) > TRIM * top_k:
-                found = found.ranked().take(slice(top_k))
-    return found.ranked().take(slice(top_k))
+        for first, batch in _batches(sink, file, columns):
+            found = _more(found, batch, number, first, threshold, asked.feedback)
+            if asked.top_k is not None and len(found.score) > TRIM * asked.top_k:
+                found = found.ranked().take(slice(asked.top_k))
+    return found.ranked().take(slice(asked.top_k))
 
 
-def _more(found: Keys, batch: pa.RecordBatch, number: int, first: int, threshold: float | None) -> Keys:
+def _more(
+    found: Keys, batch: pa.RecordBatch, number: int, first: int, threshold: float | None, feedback: Feedback
+) -> Keys:
     scores = order_of(batch.column(0).to_numpy(zero_copy_only=False))
     p_values = batch.column(1).to_numpy(zero_copy_only=False)
-    readable = ~np.isnan(
-        p_values
-    )  # a record that could not be read has no p-value: it is a fault, no anomaly
-    rows = np.flatnonzero(readable if threshold is None else p_values <= threshold)
+    # a record that could not be read has no p-value: it is a fault, no anomaly
+    chosen = ~np.isnan(p_values) if threshold is None else p_values <= threshold
+    if feedback.cut is not None:
+        chosen &= scores >= feedback.cut
+    rows = np.flatnonzero(chosen)
+    if feedback.rejected and len(rows):
+        these = batch.take(pa.array(rows))
+        names = these.column(2).cast(pa.string()).to_pylist()
+        rows = rows[without(feedback.rejected, names, these.column(3).to_numpy())]
     new = Keys(scores[rows], np.full(len(rows), number, np.int32), rows + first)
     return Keys(*(np.concatenate(pair) for pair in zip(found, new, strict=True)))
 

@@ -13,12 +13,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
 from genai_core import artifact
-from genai_core.errors import InvalidData, InvalidInput, nearest
+from genai_core.errors import InvalidInput, nearest
 from genai_core.fitted import FittedModel
 from genai_core.tables.nearest import distances
 from pipelines import storage
@@ -27,8 +26,8 @@ from pipelines.lake_log import SCORED, LakeLog
 from pipelines.scored_rows import P_VALUE
 from pipelines.sink import Sink
 from pipelines.source_rows import FILE, ROW
-from pipelines.sources import Fragment, Piece, Reader, Source, SourceSettings, reader_of
-from pipelines.sources.source import read_head
+from pipelines.sources import SourceSettings
+from pipelines.sources.some_rows import SomeFiles
 from pipelines.tracking import resolve_model
 
 MOST = 20  # rows that one question may mean
@@ -133,8 +132,7 @@ def _explained(place: Place, manifest: Mapping[str, Any], model: FittedModel) ->
         "score": {"name": score, "value": row[score], P_VALUE: row[P_VALUE]},
         "run": place.sink.uri,
     }
-    reader = _reader(manifest, [row[FILE]])
-    table = _rows_of(reader, row[FILE], [row[ROW]], model.schema.names)
+    table = _files(manifest, [row[FILE]]).rows(row[FILE], [row[ROW]], model.schema.names)
     scored = model.score(table, [score])
     shares = scored.per_column.get(score)
     if shares is not None:
@@ -165,10 +163,10 @@ def _most_alike(
         return None
     files = normal.column(FILE).cast(pa.string()).to_numpy()
     rows = normal.column(ROW).to_numpy()
-    reader = _reader(manifest, list(dict.fromkeys(files)))
+    some = _files(manifest, list(dict.fromkeys(files)))
     parts = [(file, np.sort(rows[files == file])) for file in dict.fromkeys(files)]
     pool = pa.concat_tables(
-        _rows_of(reader, file, own.tolist(), model.schema.names).unify_dictionaries() for file, own in parts
+        some.rows(file, own.tolist(), model.schema.names).unify_dictionaries() for file, own in parts
     )
     one, others = (model.codec.encode(each).tokens for each in (table, pool))
     apart = distances(model.codec.space, model.profile, one[0], others)  # type: ignore[arg-type]
@@ -185,35 +183,9 @@ def _most_alike(
     return {FILE: places[at][0], ROW: places[at][1], "different": different}
 
 
-def _reader(manifest: Mapping[str, Any], files: Sequence[str]) -> _Files:
+def _files(manifest: Mapping[str, Any], files: Sequence[str]) -> SomeFiles:
     settings = TypeAdapter(SourceSettings).validate_python(manifest["provenance"]["spec"]["source"])
-    blank, infos = reader_of(settings).listed(settings.model_copy(update={"filter": None}))
-    there = {info.path: info for info in infos}
-    chosen = []
-    for file in files:
-        info = there.get(blank.absolute(file))
-        if info is None:
-            raise InvalidData(f"{file} is no longer there: the row cannot be read again")
-        chosen.append(info)
-    return _Files(blank, chosen)
-
-
-class _Files:
-    """Some files of a source, with the schema that they have together."""
-
-    def __init__(self, blank: Reader, infos: Sequence[pafs.FileInfo]) -> None:
-        found = [read_head(blank, info) for info in infos]
-        self.reader = blank.agreed([(fragment.path, head.schema) for fragment, head in found])
-        self.fragments: dict[str, Fragment] = {fragment.path: fragment for fragment, _ in found}
-        self.source = Source(self.reader, list(self.fragments.values()))
-
-
-def _rows_of(files: _Files, file: str, rows: Sequence[int], columns: Sequence[str]) -> pa.Table:
-    """Rows of one file by number, ascending."""
-    of = files.fragments[file]
-    piece = Piece(file, of.size, of.etag, int(rows[0]), int(rows[-1]) + 1)
-    table, _ = files.reader.read_with_rows(piece, columns)
-    return table.take(pa.array(np.asarray(rows) - rows[0]))
+    return SomeFiles.of(settings, files)
 
 
 def _plain(value: Any) -> Any:

@@ -24,7 +24,7 @@ from pipelines.lake_log import Entry, LakeLog, overtaken, run_name, schema_text
 from pipelines.plan import Plan, canonical_hash, plan_scoring
 from pipelines.report import FILE as REPORT
 from pipelines.schema_drift import Policy
-from pipelines.score import ScoringJob, score_names, scoring_batch
+from pipelines.score import ScoringJob, check_labels, score_names, scoring_batch
 from pipelines.scored_rows import output_schema
 from pipelines.settings import SinkSettings
 from pipelines.sink import Sink
@@ -62,6 +62,7 @@ def check(job: LakeJob, context: Context) -> list[str]:
     if work.source is None:
         return [*facts, f"output: {storage.mask(job.sink.path)} (nothing to score)"]
     plan = work.plan(work.source)
+    facts += work.labels
     return facts + check_batch(work.in_run(plan), plan.rows, work.output, work.identity(plan))
 
 
@@ -118,6 +119,7 @@ class _Work:
             self.before["columns"] if same and self.before else None,
         )
         artifact.check_schema(header, self.found.reader.schema)
+        self.labels = check_labels(job)
         self.source: Source | None = self.found.source
         self.output = output_schema(self.found.reader, job.keep, self.names, header.modality)
 
@@ -158,6 +160,7 @@ class _Work:
             "counts": self.found.counts(),
             "rows": result["rows"],
             "flagged": result.get("flagged", 0),
+            **({"feedback": result["feedback"]} if "feedback" in result else {}),
             "source": masked({"path": self.job.source.path, **self.found.reader.version}),
             "schema_drift": {"policy": self.job.schema_drift, "files": len(self.found.drift)},
         }

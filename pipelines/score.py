@@ -7,6 +7,7 @@ rows that are flagged, the most anomalous first.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 import pyarrow as pa
@@ -19,6 +20,7 @@ from pipelines.anomalies import Question
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
+from pipelines.feedback import digest_of, read_labels, weigh
 from pipelines.findings import LakeFacts, find
 from pipelines.overviews import of_anomalies
 from pipelines.plan import Plan, plan_scoring
@@ -47,6 +49,18 @@ class ScoringJob(BatchJob):
         None, ge=1, le=10_000_000, description="list only so many of the most anomalous rows"
     )
     keep: list[str] = Field(default_factory=list, description="columns of the source to carry to the output")
+
+    labels: str | None = Field(
+        None,
+        min_length=1,
+        description="table of flagged rows that people have judged (source_file, source_row, label: accept or "
+        "reject); sharpens the threshold",
+    )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """With the content of the labels, which decides what is listed."""
+        return super().spec | ({} if self.labels is None else {"labels_digest": digest_of(self.labels)})
 
     @property
     def listed(self) -> int | None:
@@ -81,6 +95,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
         artifact.check_schema(found, source.schema)
         known = identity(job, "score", found.digest, plan_scoring(source, job.rows_per_shard))
     source.require_rows()
+    facts += check_labels(job)
     facts.append(f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)")
     return facts + check_batch(job, source.rows, output, known)
 
@@ -95,6 +110,7 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     output = output_schema(source.reader, job.keep, names, header.modality)
     artifact.check_schema(header, source.schema)
     source.require_rows()
+    check_labels(job)
     batch = scoring_batch(job, model, header, names, source, plan_scoring(source, job.rows_per_shard), output)
     return run_batch(batch, context)
 
@@ -124,10 +140,25 @@ def scoring_batch(
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: (
-            find(sink, provenance, question, model.directory, job.title, lake)
+            find(sink, provenance, _with_feedback(question, job, model), model.directory, job.title, lake)
             | of_anomalies(sink, header.modality, header.schema.names[0], names[0], source)
         ),
     )
+
+
+def _with_feedback(question: Question, job: ScoringJob, model: ResolvedModel) -> Question:
+    if job.labels is None:
+        return question
+    fitted = artifact.load(model.directory)
+    return replace(question, feedback=weigh(job.labels, job.source, fitted, question.score, job.fdr))
+
+
+def check_labels(job: ScoringJob) -> list[str]:
+    """A fact about the labels, if there are any. InvalidData."""
+    if job.labels is None:
+        return []
+    said = read_labels(job.labels).said
+    return [f"labels: {sum(said.values()):,} accepted, {len(said) - sum(said.values()):,} rejected"]
 
 
 def modality_of(found: Header | TrainJob) -> str:
