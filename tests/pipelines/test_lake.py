@@ -91,7 +91,7 @@ def test_the_scores_lie_in_the_partitions_of_the_rows_and_are_the_models_own(
     assert sorted(zip(read["id"].to_pylist(), read["part"].to_pylist(), strict=True)) == [
         (i, 1 if i < 60 else 2) for i in range(100)
     ]
-    scores = load(small_model).score(rows.slice(0, 100)).totals[NLL]
+    scores = load(small_model).score(rows.slice(0, 100), [NLL]).totals[NLL]
     np.testing.assert_array_equal(live().column(NLL).to_numpy(), scores)
 
 
@@ -136,7 +136,7 @@ def test_another_model_scores_everything_again(small_model: Path, other_model: P
     put(rows.slice(100, 10), "part=3/a.parquet")
     result = run(other_model)
     assert result["rows"] == 110 and "model" in result["again"]
-    scores = load(other_model).score(rows.slice(0, 110)).totals[NLL]
+    scores = load(other_model).score(rows.slice(0, 110), [NLL]).totals[NLL]
     np.testing.assert_array_equal(live().column(NLL).to_numpy(), scores)
     assert run(other_model, fdr=0.1)["reused"]  # which rows are flagged decides no score
 
@@ -249,7 +249,7 @@ def test_drifted_files_are_skipped_or_cast_and_reported(
         assert "many" in result["skipped"]["part=3/retyped.parquet"] and len(result["skipped"]) == 2
         scored = live().filter(pa.compute.field("id") >= 102).slice(0, 2)[NLL].to_numpy()
         missing = rows.slice(102, 2).set_column(2, "seats", pa.nulls(2, pa.int64()))
-        np.testing.assert_array_equal(scored, load(small_model).score(missing).totals[NLL])
+        np.testing.assert_array_equal(scored, load(small_model).score(missing, [NLL]).totals[NLL])
     assert run(small_model, schema_drift=policy)["reused"]  # skipped still, and nothing new
     put(rows.slice(108, 1), "part=3/torn.parquet")  # mended
     assert run(small_model, schema_drift=policy)["rows"] == 1

@@ -39,7 +39,8 @@ def lake(workplace: Path, small_table: pa.Table) -> pa.Table:
 @pytest.fixture
 def spec(small_model: Path, lake: pa.Table) -> dict[str, Any]:
     source = {"kind": "parquet", "path": "lake"}
-    return {"model": str(small_model), "source": source, "rows_per_shard": 80, "track": {"enabled": False}}
+    fields = {"model": str(small_model), "source": source, "scores": [NLL], "rows_per_shard": 80}
+    return {**fields, "track": {"enabled": False}}
 
 
 def job(spec: dict[str, Any], out: str = "out", **changes: Any) -> ScoreJob:
@@ -65,7 +66,7 @@ def test_every_row_once_with_the_models_own_scores(
     assert found.schema.field("carrier").type == lake.schema.field("carrier").type
     assert found.schema.field("why").type == WHY
     model = load(small_model)
-    scores = model.score(lake).totals[NLL]
+    scores = model.score(lake, [NLL]).totals[NLL]
     np.testing.assert_array_equal(found.column(NLL).to_numpy(), scores)
     np.testing.assert_array_equal(found.column("p_value").to_numpy(), model.p_values(NLL, scores))
     places = zip(found.column("source_file").to_pylist(), found.column("source_row").to_pylist(), strict=True)
@@ -152,7 +153,7 @@ def test_a_file_that_changes_meanwhile_is_quarantined(
         (
             {"scores": ["reconstruction"]},
             MissingCapability,
-            "cannot give the score 'reconstruction'; it can give: neg",
+            "cannot give the score 'reconstruction'; it can give: ensemble",
         ),
         (
             {"scores": ["negative_log_likelyhood"]},
@@ -188,6 +189,20 @@ def test_what_cannot_work_is_refused_by_check_and_by_run_and_nothing_is_written(
         with pytest.raises(error, match=message):
             act(job(spec, **changes), Context(log=lambda text: None))
     assert sorted(Path().rglob("*")) == before
+
+
+def test_without_names_all_scores_of_the_model_are_given_the_default_first(
+    spec: dict[str, Any], lake: pa.Table
+) -> None:
+    result = run({**spec, "scores": None}, fdr=0.5, keep=["id"])
+    names = list(load(Path(spec["model"])).score_names)
+    assert output().schema.names == ["id", "source_file", "source_row", *names, "p_value", "why"]
+    assert result["score"] == names[0]
+    listed = pq.read_table("out/_anomalies.parquet").to_pylist()
+    strange = [row for row in listed if row["id"] % 20 == 0]
+    assert len(strange) == 10 and {row["why"][0]["column"] for row in strange} == {"delay"}
+    for row in strange:  # columns that are shown add up to no more than the score
+        assert sum(reason["nats"] for reason in row["why"]) <= row[names[0]] + 1e-6
 
 
 def test_check_says_what_will_happen(spec: dict[str, Any]) -> None:

@@ -253,7 +253,7 @@ def test_the_next_run_of_a_lake_job_scores_what_was_added_and_names_the_version(
         [pq.read_table(p, partitioning=None) for p in Path("out").rglob("data/**/*.parquet")]
     ).sort_by("id")
     np.testing.assert_array_equal(
-        scored[NLL].to_numpy(), load(small_model).score(rows.slice(0, 67)).totals[NLL]
+        scored[NLL].to_numpy(), load(small_model).score(rows.slice(0, 67), [NLL]).totals[NLL]
     )
     name = "version" if kind == "delta" else "snapshot"
     versions = [record["source"][name] for record in LakeLog("out").records()]
