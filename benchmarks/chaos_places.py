@@ -287,14 +287,17 @@ class Places:
         key = f"ray {fault.verb}"
         if key not in self._known:  # a model of two workers is another than that of one; rows are the same
             alone = spec if fault.verb == "train" else {**spec, "compute": {}}
-            self._known[key] = undisturbed(alone, self.work / f"undisturbed-ray-{fault.verb}")
-        driver, what = Driver(spec, home), _progress(home, fault)
+            self._known[key] = undisturbed(
+                alone, self.work / f"undisturbed-ray-{fault.verb}", self._cluster.environment
+            )
+        environment = self._cluster.environment
+        driver, what = Driver(spec, home, environment=environment), _progress(home, fault)
         happened = _wait_for(lambda: what() or driver.over(0), 120)
         late = driver.over(0)
         happens(driver)
         ended, reruns = [driver.wait(RAY_LIMIT)], 0
         if not ended[0].done:
-            ended, reruns = [*ended, Driver(spec, home).wait(RAY_LIMIT)], 1
+            ended, reruns = [*ended, Driver(spec, home, environment=environment).wait(RAY_LIMIT)], 1
         found = summary("shards are done" if fault.verb != "train" else "a checkpoint is written", ended)
         found = replace(found, reruns=reruns, faults=int(happened and not late))
         return compare(self._known[key], fault, home, found)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -116,6 +117,8 @@ class Cluster:
     def __init__(self, home: Path) -> None:
         self.home, self.port = home, free_port()
         home.mkdir(parents=True, exist_ok=True)
+        token = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(16)}
+        self.environment = {"RAY_USAGE_STATS_ENABLED": "0", **token}  # of its nodes and of drivers
         self.head: subprocess.Popen[bytes] | None = None
         self.node: subprocess.Popen[bytes] | None = None
 
@@ -145,7 +148,7 @@ class Cluster:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
-                env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)},
+                env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT)},
             )
 
     def _listens(self) -> bool:
