@@ -306,7 +306,7 @@ class Places:
 def _progress(home: Path, fault: Fault) -> Callable[[], bool]:
     """Whether the job is so far that the fault may happen."""
     if fault.verb == "train":
-        return lambda: any((home / "checkpoints").glob("*/checkpoint_*/facts.json"))
+        return lambda: any((home / "checkpoints").glob("*/state-*.safetensors"))
     records = 1 + int(fault.chance * 0.8 * RAY_ROWS / jobs.ROWS_PER_SHARD)
     return lambda: len(list((home / "out" / "_shards").glob("*.json"))) >= records
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,8 +13,8 @@ from genai_core.loop import Fit, Replicas, spread
 from genai_core.spaces import Records
 from genai_core.threads import denormals_flushed, threads
 from genai_core.train import finish, new_model
-from pipelines import checkpoints
 from pipelines.allocator import keep_freed_memory
+from pipelines.checkpoints import Checkpoints
 from pipelines.encoding import encode_source, shares
 from pipelines.fitting import Fitting
 from pipelines.progress import Progress
@@ -25,19 +24,19 @@ CALIBRATION_ENTRIES = 4_000_000
 
 
 class Here(Replicas):
-    """One replica, which reports to the run and keeps its checkpoint on disk."""
+    """One replica, which reports to the run and keeps its checkpoints."""
 
-    def __init__(self, directory: Path, report: Callable[[dict[str, float], int], None]) -> None:
-        self.directory, self._report = directory, report
+    def __init__(self, kept: Checkpoints, report: Callable[[dict[str, float], int], None]) -> None:
+        self.kept, self._report = kept, report
 
     def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
         self._report(metrics, step)
 
     def save(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
-        checkpoints.write(self.directory, tensors, facts)
+        self.kept.save(tensors, facts)
 
     def restore(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
-        return checkpoints.read(self.directory)
+        return self.kept.load()
 
 
 def fit_here(task: Fitting) -> FittedModel:
@@ -52,7 +51,7 @@ def fit_here(task: Fitting) -> FittedModel:
             records.train,
             records.held_out.tokens,
             job.fit,
-            Here(Path(job.checkpoints) / task.job_id, task.report),
+            Here(Checkpoints(job.checkpoints, task.job_id), task.report),
         )
         fit.on_step = _show(task.progress, fit.batch)
         done = fit.run()

@@ -1,15 +1,21 @@
 """Training on Ray Train: the same loop on several workers; gloo between CPUs, nccl between GPUs.
 
-Every worker encodes its own share of the files, so no worker holds the data set. A worker that dies brings the group
-down and up again (`compute.retries`), and the fit goes on from the last checkpoint. Checkpoints are safetensors and
-JSON; nothing is unpickled from disk.
+Every worker encodes its own share of the files, so no worker holds the data set. A worker or a machine that dies brings
+the group down and up again (`compute.retries`), with as many workers as there is room for (`compute.workers:
+FEWEST..MOST`), and the fit goes on from the last checkpoint. Checkpoints are ours, not Ray's: one file each, read and
+written the same way by training in one process, and Ray's reports cost up to two seconds a validation.
 """
 
 from __future__ import annotations
 
 import hashlib
+import itertools
+import queue
 import tempfile
+import threading
+import time
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,79 +24,183 @@ import torch
 from torch import Tensor
 
 from genai_core import catalog
-from genai_core.errors import JobFailed, Unavailable
+from genai_core.errors import JobFailed, Stalled, Unavailable
 from genai_core.fitted import FittedModel
-from genai_core.loop import Fit, Progress, Replicas, spread
+from genai_core.loop import Fit, Progress, spread
+from genai_core.replicas import Distributed
 from genai_core.spaces import Records
 from genai_core.train import finish, new_model, score_rows
-from pipelines import checkpoints
 from pipelines.allocator import keep_freed_memory
+from pipelines.checkpoints import Checkpoints, State
 from pipelines.encoding import Encoded, encode_source, shares
 from pipelines.fitting import Fitting
 from pipelines.local_training import calibration_rows
 from pipelines.settings import ComputeSettings
 
-KEPT = 2  # checkpoints
+POLL_SECONDS = 2.0
 
 
 def fit_on_ray(task: Fitting) -> FittedModel:
-    """Run `_worker` on every worker and put the model together from the last checkpoint. Raises JobFailed."""
-    import ray.train
-    from ray.train.torch import TorchConfig, TorchTrainer
+    """Run `_worker` on every worker and put the model together from the result. Raises JobFailed, Stalled."""
+    job = task.job
+    kept = Checkpoints(_absolute(job.checkpoints), task.job_id)
+    follower = _Follower(task, kept)
+    if (result := kept.result()) is None:  # else a driver has died between the fit and its end
+        _run(task, kept, follower)
+        result = kept.result()
+    if result is None:
+        raise JobFailed(
+            "training on Ray ended without a result; run the job again to go on from the last checkpoint"
+        )
+    return _assemble(task, result, follower)
 
+
+def _run(task: Fitting, kept: Checkpoints, follower: _Follower) -> None:
     from pipelines.ray_session import autoscales, ray_session
 
-    job, compute = task.job, task.job.compute
-    settings, arrays = task.codec.state()
-    config = {
-        "job": job.model_dump(mode="json", by_alias=True),
-        "codec": settings,
-        "arrays": arrays,
-        "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
-        "shares": shares(task.source, compute.workers),
-    }
-    resources = {"CPU": compute.cpus_per_worker}
-    if compute.gpus_per_worker:
-        resources["GPU"] = compute.gpus_per_worker
+    compute = task.job.compute
+    kept.announce()
     with ray_session(compute) as session:
         if not autoscales(session):
             _refuse_missing(session.cluster_resources(), compute)
-        trainer = TorchTrainer(
-            _worker,
-            train_loop_config=config,
-            torch_config=TorchConfig(backend="nccl" if compute.gpus_per_worker else "gloo"),
-            scaling_config=ray.train.ScalingConfig(
-                num_workers=compute.workers,
-                use_gpu=compute.gpus_per_worker > 0,
-                resources_per_worker=resources,
-            ),
-            run_config=ray.train.RunConfig(
-                name=task.job_id,
-                storage_path=_absolute(job.checkpoints),
-                failure_config=ray.train.FailureConfig(max_failures=compute.retries),
-                checkpoint_config=ray.train.CheckpointConfig(num_to_keep=KEPT),
-            ),
-        )
+        trainer = _trainer(task, kept)
+        room = _Room(session, compute)
+
+        def look() -> None:
+            room.look()
+            follower.look()
+
         try:
-            result = trainer.fit()
+            _watched(trainer.fit, look)
+        except Stalled:
+            raise
         except Exception as error:
             raise JobFailed(
-                f"training on Ray failed after {compute.retries} restart(s): {_cause(error)}"
+                f"training on Ray failed after {compute.retries} restart(s): {_cause(error)}; the same command goes on "
+                "from the last checkpoint"
             ) from error
-        with result.checkpoint.as_directory() as directory:
-            tensors, facts = checkpoints.read(Path(directory)) or ({}, {})
-    return _assemble(task, tensors, facts)
+
+
+def _trainer(task: Fitting, kept: Checkpoints) -> Any:
+    import ray.train
+    from ray.train.torch import TorchConfig, TorchTrainer
+
+    job, compute = task.job, task.job.compute
+    settings, arrays = task.codec.state()
+    by_worker = itertools.zip_longest(*shares(task.source, compute.workers))
+    config = {
+        "job": job.model_dump(mode="json", by_alias=True),
+        "job_id": task.job_id,
+        "checkpoints": _absolute(job.checkpoints),
+        "codec": settings,
+        "arrays": arrays,
+        "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
+        "pieces": [piece for row in by_worker for piece in row if piece is not None],
+    }
+    whole_gpu = compute.gpus_per_worker == 1  # nccl refuses two processes on one
+    return TorchTrainer(
+        _worker,
+        train_loop_config=config,
+        torch_config=TorchConfig(
+            backend="nccl" if whole_gpu else "gloo", timeout_s=int(max(compute.stall_seconds, 60))
+        ),
+        scaling_config=ray.train.ScalingConfig(
+            num_workers=compute.workers if compute.min_workers is None else (compute.fewest, compute.workers),
+            use_gpu=compute.gpus_per_worker > 0,
+            resources_per_worker=_wanted(compute),
+        ),
+        run_config=ray.train.RunConfig(
+            name=task.job_id,
+            storage_path=kept.folder,
+            storage_filesystem=kept.filesystem,
+            failure_config=ray.train.FailureConfig(max_failures=compute.retries),
+        ),
+    )
+
+
+def _wanted(compute: ComputeSettings) -> dict[str, float]:
+    """What Ray sets aside for a worker."""
+    gpus = {"GPU": compute.gpus_per_worker} if compute.gpus_per_worker else {}
+    return {"CPU": compute.cpus_per_worker, **gpus}
 
 
 def _refuse_missing(there: dict[str, float], compute: ComputeSettings) -> None:
     """Ray Train waits for ever, and in silence, for what a cluster does not have."""
-    wanted = {"CPU": compute.cpus_per_worker, "GPU": compute.gpus_per_worker}
-    for kind, each in wanted.items():
-        if compute.workers * each > there.get(kind, 0):
+    for kind, each in _wanted(compute).items():
+        if compute.fewest * each > there.get(kind, 0):
             raise Unavailable(
-                f"{compute.workers} worker(s) want {compute.workers * each:g} {kind}(s) and Ray has "
+                f"{compute.fewest} worker(s) want {compute.fewest * each:g} {kind}(s) and Ray has "
                 f"{there.get(kind, 0):g}; lower compute.workers or what each of them takes"
             )
+
+
+def _watched(fit: Callable[[], Any], look: Callable[[], None]) -> None:
+    """Run `fit` in a thread, and `look` here now and then; what either raises ends both."""
+    outcome: queue.SimpleQueue[BaseException | None] = queue.SimpleQueue()
+
+    def run() -> None:
+        try:
+            fit()
+        except BaseException as error:
+            outcome.put(error)
+        else:
+            outcome.put(None)
+
+    threading.Thread(target=run, daemon=True).start()
+    while True:
+        try:
+            error = outcome.get(timeout=POLL_SECONDS)
+        except queue.Empty:
+            look()
+            continue
+        if error is not None:
+            raise error
+        return
+
+
+class _Room:
+    """Ends a fit that has waited too long for machines: Ray Train itself waits for ever."""
+
+    def __init__(self, session: Any, compute: ComputeSettings) -> None:
+        self.session, self.compute, self.seen = session, compute, time.monotonic()
+
+    def look(self) -> None:
+        """Raises Stalled."""
+        room = _room(self.session.nodes(), _wanted(self.compute))
+        if room >= self.compute.fewest:
+            self.seen = time.monotonic()
+        elif time.monotonic() - self.seen > self.compute.stall_seconds:
+            raise Stalled(
+                f"for {self.compute.stall_seconds:g} s the cluster had room for {room} of the {self.compute.fewest} "
+                "worker(s) that are needed; when machines are back, the same command goes on from the last checkpoint "
+                "(compute.workers: FEWEST..MOST goes on with fewer)"
+            )
+
+
+def _room(nodes: list[dict[str, Any]], wanted: dict[str, float]) -> int:
+    """Workers that fit on the machines that are alive."""
+    alive = [node["Resources"] for node in nodes if node["Alive"]]
+    return sum(int(min(there.get(kind, 0) // each for kind, each in wanted.items())) for there in alive)
+
+
+class _Follower:
+    """Reports the validations of a fit that runs elsewhere, as its checkpoints tell of them."""
+
+    def __init__(self, task: Fitting, kept: Checkpoints) -> None:
+        self.task, self.kept, self.told, self.shown = task, kept, 0, 0.0
+
+    def look(self) -> None:
+        if facts := self.kept.facts():
+            self.tell(facts)
+
+    def tell(self, progress: dict[str, Any]) -> None:
+        """Of the progress in a checkpoint, what is new."""
+        for entry in progress["history"][self.told :]:
+            metrics = {name: value for name, value in entry.items() if name != "step"}
+            self.task.report(metrics, int(entry["step"]))
+        self.told = max(self.told, len(progress["history"]))
+        self.task.progress.advance(max(100 * (progress["done"] - self.shown), 0.0))
+        self.shown = max(self.shown, progress["done"])
 
 
 def _absolute(uri: str) -> str:
@@ -104,81 +214,44 @@ def _cause(error: BaseException) -> str:
     return str(error).strip().splitlines()[-1] if str(error).strip() else type(error).__name__
 
 
-def _assemble(task: Fitting, tensors: dict[str, Tensor], facts: dict[str, Any]) -> FittedModel:
+def _assemble(task: Fitting, result: State, follower: _Follower) -> FittedModel:
     job, codec = task.job, task.codec
-    if not facts.get("complete"):
-        raise JobFailed(
-            "training on Ray ended without a complete checkpoint; run the job again to go on from the last"
-        )
+    tensors, facts = result
     if len(set(facts["replicas"])) != 1:
         raise JobFailed(
             "the replicas ended with different weights; this is a fault of the program, please report it"
         )
-    for entry in facts["progress"]["history"]:
-        task.report({name: value for name, value in entry.items() if name != "step"}, int(entry["step"]))
+    follower.tell(facts["progress"])
     network = new_model(job.model.kind, codec, job.model, job.fit.seed)
     network.load_state_dict({n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")})
     held_out = Records(tensors["held_out/tokens"].numpy(), tensors["held_out/log_measure"].numpy())
     task.provenance["data"]["skipped"] = facts["skipped"]
     train, done = tensors["sample/tokens"].numpy(), Progress(**facts["progress"])
     fitted = finish(job.model.kind, codec, network, held_out, train, done, task.provenance, job.fit.seed)
-    fitted.provenance["training"] |= {"workers": len(facts["replicas"]), "replicas": facts["replicas"][0]}
+    fitted.provenance["training"] |= {
+        "workers": len(facts["replicas"]),
+        "workers_from_step": done.worlds,
+        "replicas": facts["replicas"][0],
+    }
     return fitted
 
 
 # -- on the workers ------------------------------------------------------------------------------------------
 
 
-class OnRay(Replicas):
-    """One of several replicas: averages by torch.distributed, keeps checkpoints by Ray Train."""
+class OnRay(Distributed):
+    """One of several replicas, the first of which keeps the checkpoints."""
 
-    def __init__(self) -> None:
-        import ray.train
-
-        context = ray.train.get_context()
-        self.rank, self.world = context.get_world_rank(), context.get_world_size()
-        self._metrics: dict[str, float] = {}
-
-    def average(self, values: Tensor) -> Tensor:
-        if self.world > 1:
-            torch.distributed.all_reduce(values)
-            values /= self.world
-        return values
-
-    def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
-        self._metrics = {"step": step, **metrics}
+    def __init__(self, kept: Checkpoints) -> None:
+        super().__init__()
+        self.kept = kept
 
     def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        self.publish(tensors, {"progress": facts})
+        if self.rank == 0:
+            self.kept.save(tensors, facts)
 
-    def publish(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
-        """Hand a checkpoint of rank 0 to Ray Train; every rank takes part."""
-        import ray.train
-
-        if self.rank:
-            ray.train.report(self._metrics)
-            return
-        with tempfile.TemporaryDirectory() as directory:
-            checkpoints.fill(Path(directory), tensors, facts)
-            ray.train.report(self._metrics, checkpoint=ray.train.Checkpoint.from_directory(directory))
-
-    def restore(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        import ray.train
-
-        checkpoint = ray.train.get_checkpoint()
-        if checkpoint is None:
-            return None
-        with checkpoint.as_directory() as directory:
-            found = checkpoints.read(Path(directory))
-        return found and (found[0], found[1]["progress"])
-
-    def gather(self, value: Any) -> list[Any]:
-        """The value of every replica, on every replica."""
-        if self.world == 1:
-            return [value]
-        values: list[Any] = [None] * self.world
-        torch.distributed.all_gather_object(values, value)  # between processes, never from disk
-        return values
+    def restore(self) -> State | None:
+        return self.kept.load()  # nobody writes before all have come this far
 
 
 def _worker(config: dict[str, Any]) -> None:
@@ -189,24 +262,27 @@ def _worker(config: dict[str, Any]) -> None:
     job = TrainJob.model_validate(config["job"])
     keep_freed_memory()
     torch.set_num_threads(max(int(job.compute.cpus_per_worker), 1))
-    replicas = OnRay()
+    kept = Checkpoints(config["checkpoints"], config["job_id"])
+    kept.require()
+    replicas = OnRay(kept)
     codec = catalog.codec_class(job.modality.kind).from_state(config["codec"], config["arrays"])
     with tempfile.TemporaryDirectory(prefix="genai-") as scratch:
-        records = encode_source(
-            codec, config["reader"], job.fit, Path(scratch), config["shares"][replicas.rank]
-        )
+        share = config["pieces"][replicas.rank :: replicas.world]
+        records = encode_source(codec, config["reader"], job.fit, Path(scratch), share)
         network = new_model(job.model.kind, codec, job.model, job.fit.seed)
         if job.compute.gpus_per_worker:
             import ray.train.torch
 
-            network.to(ray.train.torch.get_device())
+            device = ray.train.torch.get_device()
+            torch.cuda.set_device(device)  # where collectives of objects go too
+            network.to(device)
         fit = Fit(network, records.train, records.held_out.tokens, job.fit, replicas)
         fit.run()
         _publish_result(fit, network, records, replicas)
 
 
 def _publish_result(fit: Fit, network: torch.nn.Module, records: Encoded, replicas: OnRay) -> None:
-    """The last checkpoint: the best weights, records of all workers for scores, and proof that the replicas agree."""
+    """What the driver needs: the best weights, records of all workers for scores, and proof that the replicas agree."""
     mine = records.held_out.rows(calibration_rows(records.held_out, replicas.world))
     parts = replicas.gather((np.asarray(mine.tokens), np.asarray(mine.log_measure)))
     sample = records.train[spread(len(records.train), score_rows(records.train) // replicas.world)]
@@ -217,12 +293,12 @@ def _publish_result(fit: Fit, network: torch.nn.Module, records: Encoded, replic
     weights["held_out/log_measure"] = torch.from_numpy(np.concatenate([measure for _, measure in parts]))
     weights["sample/tokens"] = torch.from_numpy(np.concatenate(samples))
     facts = {
-        "complete": True,
         "skipped": dict(skipped),
         "progress": vars(fit.progress),
         "replicas": replicas.gather(_digest(fit.model)),
     }
-    replicas.publish(weights, facts)
+    if replicas.rank == 0:
+        replicas.kept.save_result(weights, facts)
 
 
 def _digest(module: torch.nn.Module) -> str:

@@ -3,13 +3,35 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Self
+from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ByteSize, ConfigDict, Field, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ByteSize,
+    ConfigDict,
+    Field,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
 
 RUNNERS = ("auto", "inline", "ray")
 NEWEST = "newest"  # the alias that every registered version takes over: MLflow itself reserves `latest`
+MOST_WORKERS = 10_000
+WORKERS_SCHEMA = {
+    "anyOf": [
+        {"type": "integer", "minimum": 1, "maximum": MOST_WORKERS},
+        {"type": "string", "pattern": r"^\d+\.\.\d+$"},
+        {
+            "type": "object",
+            "properties": {"min": {"type": "integer"}, "max": {"type": "integer"}},
+            "required": ["min", "max"],
+            "additionalProperties": False,
+        },
+    ]
+}
 MIN_OBJECT_STORE = 80_000_000  # Ray refuses less than 75 MiB
 TRACKING_SCHEMES = ("sqlite", "http", "https", "postgresql", "mysql", "mssql", "databricks")
 
@@ -74,6 +96,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _range(value: Any) -> tuple[Any, Any] | None:
+    """Fewest and most of `2..8` or {min: 2, max: 8}; None of anything else."""
+    if isinstance(value, str) and (found := re.fullmatch(r"(\d+)\.\.(\d+)", value.strip())):
+        return int(found[1]), int(found[2])
+    if isinstance(value, dict) and set(value) == {"min", "max"}:
+        return value["min"], value["max"]
+    return None
+
+
 class ComputeSettings(Settings):
     """Where and how widely a job runs."""
 
@@ -81,7 +112,16 @@ class ComputeSettings(Settings):
         "auto",
         description="auto (by size), inline (this process), ray (this machine), or HOST:PORT of a Ray cluster",
     )
-    workers: int = Field(1, ge=1, le=10_000, description="processes that work at the same time")
+    workers: Annotated[int, WithJsonSchema(WORKERS_SCHEMA)] = Field(
+        1,
+        ge=1,
+        le=MOST_WORKERS,
+        description="processes that work at the same time; FEWEST..MOST (or {min, max}): training goes on with fewer "
+        "while a cluster has no room for more",
+    )
+    min_workers: int | None = Field(
+        None, ge=1, le=MOST_WORKERS, description="the fewest of `workers: FEWEST..MOST`"
+    )
     cpus_per_worker: float = Field(
         1.0, gt=0, le=1024, description="CPUs that the scheduler sets aside for a worker"
     )
@@ -102,6 +142,40 @@ class ComputeSettings(Settings):
     max_failed: int = Field(
         0, ge=0, description="shards that may be quarantined before the job counts as failed"
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _split_range(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or (ends := _range(given.get("workers"))) is None:
+            return given
+        return given | {"min_workers": ends[0], "workers": ends[1]}
+
+    @field_validator("workers", mode="before")
+    @classmethod
+    def _said_well(cls, value: Any) -> Any:
+        if isinstance(value, dict) or (isinstance(value, str) and not value.strip().isdigit()):
+            raise ValueError(
+                f"{value!r}: give a number of workers, FEWEST..MOST such as 1..4, or {{min: 1, max: 4}}"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _not_upside_down(self) -> Self:
+        if self.min_workers is not None and self.min_workers > self.workers:
+            raise ValueError(
+                f"workers: {self.min_workers}..{self.workers}: the fewest come first, as in 1..4"
+            )
+        return self
+
+    @property
+    def fewest(self) -> int:
+        """Workers that training needs to go on."""
+        return self.workers if self.min_workers is None else self.min_workers
+
+    @property
+    def crew(self) -> int | str:
+        """The workers as a job file says them."""
+        return self.workers if self.min_workers is None else f"{self.min_workers}..{self.workers}"
 
 
 class SinkSettings(Settings):

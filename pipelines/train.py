@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from genai_core import catalog
 from genai_core.codec import MIN_ROWS
-from genai_core.errors import InvalidData, InvalidInput, OutputExists
+from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from genai_core.hyperparameters import (
     Autoregressive,
     FitSettings,
@@ -21,8 +21,9 @@ from genai_core.hyperparameters import (
     ModelSettings,
     TabularSettings,
 )
-from pipelines import storage
+from pipelines import storage, whole_directories
 from pipelines.batch_job import check_space
+from pipelines.checkpoints import Checkpoints
 from pipelines.context import Context
 from pipelines.fitting import Fitting
 from pipelines.plan import code_fingerprint, job_id, versions
@@ -61,12 +62,31 @@ class TrainJob(Settings):
             raise ValueError("the model would be lost: give a sink, or leave tracking enabled")
         return self
 
+    @model_validator(mode="after")
+    def _one_gpu_a_worker(self) -> TrainJob:
+        if (gpus := self.compute.gpus_per_worker) > 1:
+            raise ValueError(
+                f"compute.gpus_per_worker: {gpus:g}: a worker trains on one GPU, the others would idle; "
+                f"give one to each of {int(self.compute.workers * gpus)} compute.workers"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _a_record_for_each(self) -> TrainJob:
+        parts = self.compute.workers * self.fit.accumulate
+        if self.fit.batch_size and self.fit.scale_with_workers == "none" and self.fit.batch_size < parts:
+            raise ValueError(
+                f"fit.batch_size: {self.fit.batch_size} records a step are fewer than {self.compute.workers} "
+                f"worker(s) times fit.accumulate: {self.fit.accumulate}"
+            )
+        return self
+
     @property
     def identity(self) -> dict[str, Any]:
         """What decides the model: the job without where it runs and where it is kept."""
         found = self.model_dump(mode="json", include={"source", "modality", "model", "fit"})
         found["source"]["path"] = storage.mask(self.source.path)  # it goes into the artifact: no secrets
-        return found | {"workers": self.compute.workers}  # the batches of two workers are not those of one
+        return found | {"workers": self.compute.crew}  # the batches of two workers are not those of one
 
 
 def check(job: TrainJob, context: Context) -> list[str]:
@@ -110,21 +130,22 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         return {"status": "done", "job_id": this, "reused": True, **earlier}
     context.log(f"{job.name}: training runs {_place(job.compute)}")
     params = {"job": job.identity, "job_id": this}
-    with (
-        Run.start(
-            job.track,
-            name=job.name,
-            kind="train",
-            spec_text=context.spec_text,
-            params=params,
-            job_id=this,
-            log=context.log,
-        ) as tracked,
-        tempfile.TemporaryDirectory(prefix="genai-") as scratch,
-    ):
-        fitted = _fit(job, source, this, tracked, Path(scratch), context)
-        result = _keep(job, fitted, tracked, Path(scratch), source)
-    shutil.rmtree(Path(job.checkpoints) / this, ignore_errors=True)
+    with whole_directories.alone(job.checkpoints, this):
+        with (
+            Run.start(
+                job.track,
+                name=job.name,
+                kind="train",
+                spec_text=context.spec_text,
+                params=params,
+                job_id=this,
+                log=context.log,
+            ) as tracked,
+            tempfile.TemporaryDirectory(prefix="genai-") as scratch,
+        ):
+            fitted = _fit(job, source, this, tracked, Path(scratch), context)
+            result = _keep(job, fitted, tracked, Path(scratch), source)
+        _forget(job, this, context)
     facts = fitted.provenance["training"]
     if skipped := fitted.provenance["data"].get("skipped"):
         result["unreadable"] = skipped
@@ -137,6 +158,14 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         **facts,
         "seconds": round(time.monotonic() - started, 1),
     }
+
+
+def _forget(job: TrainJob, this: str, context: Context) -> None:
+    """The model is kept: its checkpoints are of no more use. A store that fails now does not fail the job."""
+    try:
+        Checkpoints(job.checkpoints, this).clear()
+    except Unavailable as error:
+        context.log(f"{job.name}: the checkpoints of {this} were left: {error}")
 
 
 def _learnt_columns(job: TrainJob, source: Source) -> pa.Schema:
@@ -160,7 +189,7 @@ def _place(compute: ComputeSettings) -> str:
         if compute.runner in ("auto", "ray")
         else f"on the Ray cluster {compute.runner}"
     )
-    return f"{where} with {compute.workers} worker(s)"
+    return f"{where} with {compute.crew} worker(s)"
 
 
 def in_process(compute: ComputeSettings) -> bool:
@@ -273,10 +302,6 @@ def _keep(job: TrainJob, fitted: FittedModel, tracked: Run, scratch: Path, sourc
 
 def _publish(directory: Path, target: Path) -> None:
     """Complete or not at all: a copy beside the target, then one rename."""
-    target.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    beside = whole_directories.new_beside(target)
     shutil.copytree(directory, beside, dirs_exist_ok=True)
-    beside.chmod(0o755)
-    if target.exists():
-        shutil.rmtree(target)
-    beside.rename(target)
+    whole_directories.replace(target, beside)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,6 +18,7 @@ import pytest
 import genai_core as genai
 from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from pipelines import train
+from pipelines.checkpoints import Checkpoints
 from pipelines.context import Context
 from pipelines.encoding import encode_source, shares
 from pipelines.sources import open_source
@@ -91,6 +91,7 @@ def test_a_killed_fit_resumes_and_ends_in_the_same_model() -> None:
     long = {"max_epochs": 60, "evaluations": 40, "patience": 1000}
     undisturbed = train.run(job(sink={"path": "undisturbed"}, fit=long), Context())
     spec = job(fit=long).model_dump_json(by_alias=True)
+    kept = Checkpoints(".genai/checkpoints", train._id(job(fit=long), open_source(job().source)))
     code = (
         "import sys; from pipelines.train import TrainJob, run; from pipelines.context import Context; "
         "run(TrainJob.model_validate_json(sys.argv[1]), Context())"
@@ -102,9 +103,7 @@ def test_a_killed_fit_resumes_and_ends_in_the_same_model() -> None:
     facts = None
     deadline = time.monotonic() + 120
     while child.poll() is None and time.monotonic() < deadline:
-        found = list(Path(".genai/checkpoints").glob("train-*/facts.json"))
-        if found:
-            facts = json.loads(found[0].read_text())
+        if (facts := kept.facts()) is not None:
             break
         time.sleep(0.02)
     child.send_signal(signal.SIGKILL)
@@ -227,3 +226,63 @@ def test_no_secret_of_a_uri_goes_into_the_identity() -> None:
     assert "topsecret" not in text
     assert "verysecret" not in text
     assert "bucket/lake" in text
+
+
+@pytest.mark.parametrize("workers", ["1..4", {"min": 1, "max": 4}])
+def test_workers_may_be_a_range(workers: Any) -> None:
+    spec = job(compute={"workers": workers})
+    assert (spec.compute.fewest, spec.compute.workers, spec.compute.crew) == (1, 4, "1..4")
+    assert TrainJob.model_validate_json(spec.model_dump_json(by_alias=True)) == spec
+    assert spec.identity["workers"] == "1..4"
+    assert job(compute={"workers": 4}).identity["workers"] == 4
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"compute": {"workers": "4..1"}}, "the fewest come first, as in 1..4"),
+        ({"compute": {"workers": "many"}}, r"give a number of workers, FEWEST\.\.MOST such as 1\.\.4"),
+        ({"compute": {"workers": {"min": 1}}}, "give a number of workers"),
+        ({"compute": {"workers": "0..2"}}, "greater than or equal to 1"),
+        (
+            {"compute": {"workers": 2, "gpus_per_worker": 2}},
+            "one GPU, the others would idle; give one to each of 4",
+        ),
+        ({"compute": {"workers": 4}, "fit": {"batch_size": 6, "accumulate": 2}}, "fewer than 4 worker"),
+    ],
+)
+def test_workers_that_make_no_sense_are_refused(changes: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        job(**changes)
+
+
+@pytest.mark.s3
+def test_checkpoints_may_lie_in_a_store(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    undisturbed = train.run(job(), Context())
+    store, saved = f"{bucket}/checkpoints", []
+    save = Checkpoints.save
+
+    def dying(self: Checkpoints, tensors: Any, facts: Any) -> None:
+        save(self, tensors, facts)
+        saved.append(facts["step"])
+        if len(saved) == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Checkpoints, "save", dying)
+        with pytest.raises(KeyboardInterrupt):
+            train.run(job(checkpoints=store, sink={"path": "resumed"}), Context())
+    assert not any(path.name.startswith("s3") for path in Path().iterdir())
+    kept = Checkpoints(store, train._id(job(), open_source(job().source)))
+    assert (kept.facts() or {})["step"] == saved[1]
+    resumed = train.run(job(checkpoints=store, sink={"path": "resumed"}), Context())
+    assert resumed["model_digest"] == undisturbed["model_digest"]
+    assert kept.facts() is None
+
+
+def test_half_precision_and_steps_in_parts_from_a_job_file() -> None:
+    fit = QUICK | {"precision": "bfloat16", "accumulate": 4}
+    first = train.run(job(fit=fit), Context())
+    exact = train.run(job(sink={"path": "exact"}), Context())
+    assert first["model_digest"] != exact["model_digest"]
+    assert first["validation_loss"] == pytest.approx(exact["validation_loss"], rel=0.05)
