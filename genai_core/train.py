@@ -34,6 +34,7 @@ def fit(
     model: dict[str, Any] | None = None,
     threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
+    score_effort: float | None = None,
     **settings: Any,
 ) -> FittedModel:
     """Learn a table: pyarrow Table, pandas DataFrame, or numpy matrix (rows, columns).
@@ -43,6 +44,8 @@ def fit(
     modality  how records are read, e.g. {"kind": "image", "label": "digit"}; default: as a table
     model     settings of the family, e.g. {"hidden": 128}
     threads   of torch; the result depends on it in the last digits
+    score_effort  share of their training that scores with networks of their own get; default: by how long the model's
+              own took
     settings  of the training loop, e.g. seed=7, max_seconds=60
     """
     if kind not in catalog.MODELS:
@@ -64,7 +67,15 @@ def fit(
         progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
         facts = {"data": source, "fit": how.model_dump()}
         return finish(
-            kind, codec, network, records.rows(out), records.tokens[~out], progress, facts, how.seed
+            kind,
+            codec,
+            network,
+            records.rows(out),
+            records.tokens[~out],
+            progress,
+            facts,
+            how.seed,
+            score_effort,
         )
 
 
@@ -103,6 +114,7 @@ def finish(
     progress: Progress,
     provenance: dict[str, Any],
     seed: int,
+    score_effort: float | None = None,
 ) -> FittedModel:
     """With fitted scores, calibrated, and with its history.
 
@@ -111,7 +123,7 @@ def finish(
     train    training records (rows, entries), or a sample of them: what scores with a memory look at
     """
     fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
-    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed, effort(progress))
+    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed, score_effort or effort(progress))
     fitted.calibrate(held_out)
     facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}
     fitted.provenance = provenance | {"training": facts}

@@ -192,6 +192,7 @@ def schedule(form: str, **options: Any) -> None:
     metavar="FILE",
     help="Scores, one a row, in order: .npy, or .parquet with p-values.",
 )
+@click.option("--score", help="What to give; default: the model's first, see `genai list`.")
 @click.option("--reference", type=click.Choice(["clean", "contaminated"]), default="clean", show_default=True,
               help="Whether the reference rows are all normal, or hold anomalies too.")  # fmt: skip
 @click.option(

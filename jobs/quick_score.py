@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import io
+import time
 import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
-from genai_core.catalog import MODELS, scores_of
+from genai_core.catalog import MODELS, OF_ANY_TABLE, scores_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from jobs.outcome import Outcome, complain
 from pipelines import storage
@@ -21,7 +22,11 @@ from pipelines.progress import clock
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
-TRUSTED = 0.6  # share of a contaminated reference that is kept: the strong models learn anomalies by heart otherwise
+HELD_OUT, LEAST, MOST = (
+    1000,
+    0.1,
+    0.25,
+)  # rows for p-values, as far as they lie between these shares of the table
 INPUTS = {".npz": "npz", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
 OUTPUTS = (".npy", ".parquet")
 
@@ -35,6 +40,7 @@ class Request:
     out: str
     reference: str = "clean"
     model: str = "autoregressive"
+    score: str | None = None
     seed: int = 0
     max_seconds: float | None = None
     exclude: tuple[str, ...] = ()
@@ -46,7 +52,7 @@ def fit_and_score(request: Request, quiet: bool) -> Outcome:
     train, test = _same_columns(_read(request.train), _read(request.test), request)
     tell = _silence if quiet else complain
     fitted = _fit(train, request, tell)
-    scores = _scores(fitted, test)
+    scores = _scores(fitted, test, request)
     filesystem, path = storage.resolve(request.out)
     with storage.explained(request.out):
         storage.put_bytes(filesystem, path, _bytes(scores, request.out))
@@ -67,6 +73,12 @@ def _refuse(request: Request) -> None:
         hint = nearest(request.model, MODELS) or ";"
         raise InvalidInput(
             f"--model {request.model!r} is no model family{hint} accepted are {', '.join(MODELS)}"
+        )
+    able = scores_of(request.model, "tabular")
+    if request.score not in (None, *able):
+        hint = nearest(str(request.score), able) or ";"
+        raise InvalidInput(
+            f"--score {request.score!r} is none that {request.model} can give{hint} accepted are {', '.join(able)}"
         )
     for option, path in (("--train", request.train), ("--test", request.test)):
         _form(option, path, INPUTS)
@@ -162,36 +174,41 @@ def _same_columns(train: pa.Table, test: pa.Table, request: Request) -> tuple[pa
 
 
 def _fit(train: pa.Table, request: Request, tell: Callable[[str], None]) -> FittedModel:
-    """One fit; for a contaminated reference a second one, on the rows that the first finds least surprising."""
-    if request.reference == "clean":
-        return _fit_once(train, request, request.max_seconds, tell)
-    share = None if request.max_seconds is None else request.max_seconds / 2
-    first = _fit_once(train, request, share, tell)
-    surprise = first.score(train).totals[scores_of(request.model, "tabular")[0]]
-    core = np.sort(np.argsort(surprise, kind="stable")[: max(round(len(surprise) * TRUSTED), 2)])
-    tell(f"trusted core: {len(core):,} of {len(surprise):,} rows")
-    return _fit_once(train.take(core), request, share, tell)
+    """One fit; of a contaminated reference on its trusted core: strong models learn anomalies by heart otherwise."""
+    if request.reference == "contaminated":
+        from genai_core.tables.trusted_core import trusted_core
+
+        core = trusted_core(train, request.seed)
+        tell(f"trusted core: {len(core):,} of {train.num_rows:,} rows")
+        train = train.take(core)
+    return _fit_once(train, request, tell)
 
 
-def _fit_once(
-    train: pa.Table, request: Request, seconds: float | None, tell: Callable[[str], None]
-) -> FittedModel:
-    import time
-
+def _fit_once(train: pa.Table, request: Request, tell: Callable[[str], None]) -> FittedModel:
     from genai_core.train import fit
 
     started = time.monotonic()
-    fitted = fit(train, request.model, seed=request.seed, max_seconds=seconds)
-    tell(f"{request.model} fitted on {train.num_rows:,} rows in {clock(time.monotonic() - started)}")
+    settings: dict[str, Any] = {"seed": request.seed, "max_seconds": request.max_seconds}
+    settings["validation_fraction"] = float(np.clip(HELD_OUT / train.num_rows, LEAST, MOST))
+    if _score(request) in OF_ANY_TABLE:  # the model itself is not asked, so it need not learn
+        settings |= {"max_epochs": 1, "evaluations": 1, "score_effort": 1.0}
+    fitted = fit(train, request.model, **settings)
+    tell(f"fitted on {train.num_rows:,} rows in {clock(time.monotonic() - started)}")
+    size = fitted.calibration_size(_score(request))
+    tell(f"p-values compare with {size:,} held-out rows: the smallest is 1 / {size + 1:,}")
     return fitted
 
 
-def _scores(fitted: FittedModel, test: pa.Table) -> pa.Table:
-    """The family's first score, its p-value, then its other scores."""
-    totals = fitted.score(test, fitted.score_names).totals
-    first = fitted.score_names[0]
-    columns = {first: totals[first], "p_value": fitted.p_values(first, totals[first])}
-    return pa.table({name: pa.array(values, pa.float64()) for name, values in (columns | totals).items()})
+def _score(request: Request) -> str:
+    return request.score or scores_of(request.model, "tabular")[0]
+
+
+def _scores(fitted: FittedModel, test: pa.Table, request: Request) -> pa.Table:
+    """The score and its p-value."""
+    name = _score(request)
+    totals = fitted.score(test, [name]).totals[name]
+    columns = {name: totals, "p_value": fitted.p_values(name, totals)}
+    return pa.table({title: pa.array(values, pa.float64()) for title, values in columns.items()})
 
 
 def _bytes(scores: pa.Table, out: str) -> bytes:

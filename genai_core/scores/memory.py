@@ -12,7 +12,7 @@ from torch import Tensor
 
 from genai_core.model import Model
 from genai_core.scores import State
-from genai_core.tables.vectors import Vectors, below, by_field, unknown, vectors
+from genai_core.tables.vectors import Vectors, below, by_field, points, unknown, vectors
 
 NEEDS = Model
 UNIT = "squared standard deviations"
@@ -26,8 +26,8 @@ def remember(view: State, x: Tensor, generator: torch.Generator) -> dict[str, Te
     """The vectors of at most MEMORY of the training records x (rows, positions), (blocks, rows, numbers)."""
     blocks = min(BLOCKS, len(x))
     kept = torch.randperm(len(x), generator=generator)[: min(MEMORY, len(x)) // blocks * blocks]
-    points = _points(view, vectors(view, x[kept], None)).unflatten(0, (blocks, -1)).contiguous()
-    return {"rows": points, "squares": points.square().sum(2)}
+    rows = points(view, vectors(view, x[kept], None)).unflatten(0, (blocks, -1)).contiguous()
+    return {"rows": rows, "squares": rows.square().sum(2)}
 
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
@@ -42,7 +42,7 @@ def distances(view: State, memory: State, x: Tensor, log_measure: Tensor) -> Ten
 
 
 def _distances(view: State, memory: State, found: Vectors) -> Tensor:
-    own, rows = _points(view, found), memory["rows"]
+    own, rows = points(view, found), memory["rows"]
     # |a - b|^2 without |a|^2, which is the same for all b
     apart = torch.addmm(memory["squares"].flatten(), own, rows.flatten(0, 1).T, alpha=-2)
     nearest = apart.unflatten(1, rows.shape[:2]).argmin(2)  # (rows, blocks)
@@ -50,20 +50,8 @@ def _distances(view: State, memory: State, found: Vectors) -> Tensor:
     return by_field(view, _by_unit(view, squares) + UNKNOWN * unknown(view, found))
 
 
-def _points(view: State, found: Vectors) -> Tensor:
-    """(rows, numbers): the numeric units, then the codes of units that had several in training."""
-    numeric, coded = view["numeric"], view["coded"]
-    numbers = found.numbers[:, numeric]
-    if not bool(coded.any()):
-        return numbers
-    kinds = view["kinds"][coded]
-    ones = numbers.new_zeros(len(numbers), int(kinds.sum()))
-    ones.scatter_(1, found.codes[:, coded] + kinds.cumsum(0) - kinds, 1.0)
-    return torch.cat([numbers, ones], 1)
-
-
 def _by_unit(view: State, squares: Tensor) -> Tensor:
-    """Sums (rows, units) of what `_points` lays out."""
+    """Sums (rows, units) of what `points` lays out."""
     numeric, coded = view["numeric"], view["coded"]
     codes = coded.nonzero().flatten().repeat_interleave(view["kinds"][coded])
     owner = torch.cat([numeric.nonzero().flatten(), codes])

@@ -261,7 +261,9 @@ class NumericAxis:
         low, high = self.edges[cell], self.edges[cell + 1]
         if self.gridded:
             width = high.astype(np.float64) - low
-            return self._from_rank(low + (uniform * width).astype(np.int64))
+            # a cell may be wider than int64 reaches: the sum wraps round to the right place
+            inside = (uniform * width).astype(np.uint64)
+            return self._from_rank(np.minimum((low.view(np.uint64) + inside).view(np.int64), high - 1))
         return low * (1 - uniform) + high * uniform
 
     def _from_grid(self, out: np.ndarray) -> np.ndarray:

@@ -108,6 +108,18 @@ def unknown(state: State, found: Vectors) -> Tensor:
     return state["odd"][found.places] | off_axis
 
 
+def points(view: State, found: Vectors) -> Tensor:
+    """(rows, numbers): the numeric units, then the codes of units that had several in training."""
+    numeric, coded = view["numeric"], view["coded"]
+    numbers = found.numbers[:, numeric]
+    if not bool(coded.any()):
+        return numbers
+    kinds = view["kinds"][coded]
+    ones = numbers.new_zeros(len(numbers), int(kinds.sum()))
+    ones.scatter_(1, found.codes[:, coded] + kinds.cumsum(0) - kinds, 1.0)
+    return torch.cat([numbers, ones], 1)
+
+
 def by_field(state: State, by_unit: Tensor) -> Tensor:
     """(rows, units) -> (rows, fields)."""
     out = by_unit.new_zeros(len(by_unit), int(state["field"][-1]) + 1)

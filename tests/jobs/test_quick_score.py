@@ -13,7 +13,7 @@ import pytest
 
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch
 from jobs.cli import main
-from jobs.quick_score import TRUSTED, Request, _fit, fit_and_score
+from jobs.quick_score import Request, fit_and_score
 
 ROWS = 240
 
@@ -71,31 +71,25 @@ def test_tables_in_parquet_out_with_p_values(tmp_path: Path) -> None:
     )
     outcome = fit_and_score(request, quiet=True)
     found = pq.read_table(out)
-    assert (
-        found.column_names == ["negative_log_likelihood", "p_value"]
-        and found.num_rows == outcome.facts["rows"] == 30
-    )
+    assert found.column_names == ["ensemble", "p_value"] and found.num_rows == outcome.facts["rows"] == 30
     p_values = found["p_value"].to_numpy()
     assert (p_values > 0).all() and (p_values <= 1).all()
 
 
-def test_a_contaminated_reference_is_fitted_again_on_its_core(monkeypatch) -> None:
-    fits: list[pa.Table] = []
+def test_a_contaminated_reference_is_fitted_on_its_core(data, tmp_path: Path, capfd) -> None:
+    random = np.random.default_rng(7)
+    x = np.concatenate([random.normal(size=(ROWS, 3)), random.normal(6, 0.1, size=(ROWS // 10, 3))])
+    np.savez(tmp_path / "both.npz", X=x)
+    both = str(tmp_path / "both.npz")
+    outcome = fit_and_score(quick(data, train=both, test=both, reference="contaminated"), quiet=False)
+    assert f"trusted core: {round(0.6 * len(x))} of {len(x)} rows" in capfd.readouterr().err
+    scores = np.load(outcome.facts["output"])
+    assert scores[ROWS:].min() > np.quantile(scores[:ROWS], 0.95), "a dense clump of anomalies is not learnt"
 
-    class Fitted:
-        def score(self, table):
-            return type("Scored", (), {"totals": {"negative_log_likelihood": table["x"].to_numpy()}})
 
-    def fit(table, *arguments, **more):
-        fits.append(table)
-        return Fitted()
-
-    monkeypatch.setattr("genai_core.train.fit", fit)
-    table = pa.table({"x": [5.0, 1.0, 9.0, 2.0, 3.0]})
-    _fit(table, Request("a", "b", "c", reference="contaminated"), lambda text: None)
-    assert TRUSTED == 0.6 and fits[1]["x"].to_pylist() == [1.0, 2.0, 3.0], (
-        "the least surprising rows, in their order"
-    )
+def test_another_score_can_be_asked_for(data) -> None:
+    outcome = fit_and_score(quick(data, score="memory"), quiet=True)
+    assert outcome.facts["score"] == "memory"
 
 
 def test_types_of_csv_files_are_agreed_upon(tmp_path: Path) -> None:
@@ -110,6 +104,7 @@ def test_types_of_csv_files_are_agreed_upon(tmp_path: Path) -> None:
 
 WRONG = {
     "model": ({"model": "autoregresive"}, InvalidInput, "did you mean 'autoregressive'?"),
+    "score": ({"score": "memry"}, InvalidInput, "did you mean 'memory'?"),
     "input form": ({"train": "x.xlsx"}, InvalidInput, "--train 'x.xlsx' ends in '.xlsx'; accepted are .npz"),
     "output form": (
         {"out": "x.txt"},

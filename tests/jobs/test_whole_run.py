@@ -82,7 +82,7 @@ def test_one_command_trains_generates_and_scores(folder: Path) -> None:
         pq.read_schema(folder / "data/towns.parquet")
     )
     scored = pq.read_table(folder / "out/scores/data")
-    assert scored.column_names[:4] == ["town", "source_file", "source_row", "negative_log_likelihood"]
+    assert scored.column_names[:4] == ["town", "source_file", "source_row", "ensemble"]
     assert pq.read_table(folder / "out/scores/_anomalies.parquet").num_rows == 7
 
 
