@@ -81,9 +81,7 @@ def _unfinished(job: Mapping[str, Any]) -> Tree:
 
 
 def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool) -> Tree:
-    same = hash_fits(manifest)
-    faults = [] if same else ["the manifest's own hash does not fit"]
-    faults += _file_faults(sink, manifest, verify)
+    faults = [*_manifest_faults(manifest), *_file_faults(sink, manifest, verify)]
     checked = "every byte is as the manifest says" if verify else "complete (sizes compared, not bytes)"
     tree = {
         "kind": "output",
@@ -94,6 +92,10 @@ def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool)
         "manifest": manifest["hash"],
     }
     return _traced(tree, manifest["provenance"])
+
+
+def _manifest_faults(manifest: Mapping[str, Any]) -> list[str]:
+    return [] if hash_fits(manifest) else ["the manifest's own hash does not fit"]
 
 
 def _file_faults(sink: Sink, manifest: Mapping[str, Any], verify: bool) -> list[str]:
@@ -121,7 +123,7 @@ def _of_file(path: str) -> Tree:
     try:
         with storage.explained(path):
             footer = footers.read(filesystem, inside)
-    except pa.ArrowException as error:
+    except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InvalidData(
             f"{storage.mask(path)} is no Parquet file, or damaged: {_first_line(error)}"
         ) from error
