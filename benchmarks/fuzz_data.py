@@ -157,9 +157,9 @@ def _run_payload(kind: str) -> Callable[[Bench, bytes], None]:
 
 
 TARGETS = (
-    Target("parquet_bytes", 14_000, _mutated_parquet, _run_parquet),
-    Target("odd_schemas", 8_000, _odd_schema, _run_schema),
+    Target("parquet_bytes", 12_000, _mutated_parquet, _run_parquet),
+    Target("odd_schemas", 4_000, _odd_schema, _run_schema),
     Target("csv_jsonl_text", 10_000, _mutated_text, _run_text),
-    Target("pictures", 12_000, _payload("image"), _run_payload("image")),
-    Target("sounds", 8_000, _payload("audio"), _run_payload("audio")),
+    Target("pictures", 10_000, _payload("image"), _run_payload("image")),
+    Target("sounds", 4_000, _payload("audio"), _run_payload("audio")),
 )

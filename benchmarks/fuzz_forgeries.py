@@ -125,7 +125,7 @@ def _run_footer(bench: Bench, given: tuple[bool, int]) -> None:
 
 
 TARGETS = (
-    Target("artifacts", 8_000, _forgery, _run_artifact),
-    Target("outputs", 8_000, _record, _run_output),
-    Target("footers", 6_000, _footer, _run_footer),
+    Target("artifacts", 5_000, _forgery, _run_artifact),
+    Target("outputs", 5_000, _record, _run_output),
+    Target("footers", 5_000, _footer, _run_footer),
 )

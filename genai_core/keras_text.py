@@ -59,8 +59,12 @@ def keras_json(value: Any) -> str | None:
 
 
 def _read(path: str) -> str:
-    file = Path(path).expanduser()
-    if file.suffix != ".json" or not file.is_file():
+    try:
+        file = Path(path).expanduser()
+        found = file.suffix == ".json" and file.is_file()
+    except (OSError, RuntimeError):  # a name that is too long; a user that does not exist
+        found = False
+    if not found:
         raise ValueError(
             f"found {path[:200]!r}, which is neither JSON nor a .json file that exists; write the network with "
             "Path('network.json').write_text(model.to_json())"
@@ -79,6 +83,8 @@ def _refuse_strange(part: Any) -> None:
         return
     name, module = part.get("class_name"), part.get("module")
     if name is not None:
+        if not isinstance(name, str):
+            raise ValueError(f"the network has a layer whose class is {str(name)[:40]}, which is no name")
         if name in REFUSED:
             raise ValueError(f"the network has a {name} layer, which is refused: {REFUSED[name]}")
         known = module in MODULES or str(module).startswith(OPERATIONS) or name == "__keras_tensor__"

@@ -17,6 +17,7 @@ from types import FrameType
 from typing import Any, TextIO
 
 from genai_core.errors import GenAIError
+from pipelines.masking import mask_text
 from pipelines.progress import printable
 
 DONE, FAILED, INVALID, INTERRUPTED, TERMINATED = 0, 1, 2, 130, 143
@@ -73,12 +74,13 @@ def show_traceback(error: BaseException) -> None:
     """Of one exception, to standard error."""
     import traceback
 
-    traceback.print_exception(error)
+    complain("".join(traceback.format_exception(error)).rstrip("\n"))
 
 
 def explain(error: BaseException) -> Outcome:
     """Exit code and words for an exception; `error` of the JSON line says the same without advice."""
     outcome = _explain(error)
+    outcome.error, outcome.sentence = mask_text(outcome.error), mask_text(outcome.sentence)
     outcome.cause = error
     return outcome
 
@@ -114,9 +116,9 @@ def _failed(text: str) -> Outcome:
 
 
 def complain(text: str) -> None:
-    """To standard error, with nothing in it that a terminal would obey."""
+    """To standard error, with no secret in it and nothing that a terminal would obey."""
     with contextlib.suppress(OSError, ValueError):
-        print(printable(text, keep="\n"), file=sys.stderr, flush=True)
+        print(printable(mask_text(text), keep="\n"), file=sys.stderr, flush=True)
 
 
 def write_line(value: Any, out: TextIO) -> None:

@@ -25,6 +25,8 @@ _RULES = (
         r"\1" + HIDDEN,
     ),
     (re.compile(r"\b(Bearer|Basic)[ \t]+[\w.~+/=-]{8,}"), rf"\1 {HIDDEN}"),
+    # known by themselves: AWS access keys, tokens of GitHub and Hugging Face
+    (re.compile(r"\b(?:(?:AKIA|ASIA)[A-Z0-9]{16}|gh[opsu]_\w{36,}|github_pat_\w{50,}|hf_\w{30,})\b"), HIDDEN),
 )
 
 

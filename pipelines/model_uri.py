@@ -20,6 +20,7 @@ from pipelines.masking import mask_text
 from pipelines.model_files import ACCEPTED, HEADER, artifact_directory, cache_directory, cached
 from pipelines.registry import Logged, Registered, Registry, Unknown, is_server, tracking_uri
 from pipelines.registry.sqlite import Sqlite, database_path
+from pipelines.storage import local_path
 
 ARTIFACTS = "mlartifacts"  # beside the default database
 _MODEL_ID = re.compile(r"m-[0-9a-f]{32}")
@@ -64,7 +65,7 @@ def parse(uri: str) -> ModelRef:
         return ModelRef(uri, path=Path(url2pathname(urlsplit(uri).path)))
     if re.match(r"[a-zA-Z][\w+.-]+:/", uri):
         raise InvalidInput(f"a model cannot be read from {mask_text(uri)!r}; accepted are {ACCEPTED}")
-    return ModelRef(uri, path=Path(uri).expanduser())
+    return ModelRef(uri, path=local_path(uri))
 
 
 def _parse_registered(uri: str) -> ModelRef:

@@ -59,15 +59,25 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
     """The file system of a local path (relative to the working directory) or URI, and the path inside it."""
     scheme, separator, rest = uri.partition("://")
     if not separator:
-        return pafs.LocalFileSystem(), str(Path(uri).expanduser().absolute())
+        return pafs.LocalFileSystem(), str(local_path(uri).absolute())
     if scheme == "file":
-        return pafs.LocalFileSystem(), unquote(rest)
+        return pafs.LocalFileSystem(), str(local_path(unquote(rest)))
     if scheme in S3_SCHEMES:
         return _s3(rest)
     with explained(uri):
         if scheme in ARROW_SCHEMES:
             return pafs.FileSystem.from_uri(uri)
         return _fsspec(uri, scheme)
+
+
+def local_path(path: str) -> Path:
+    """A path with its `~` written out. Raises InvalidInput for what cannot be one."""
+    try:
+        if "\0" in path:
+            raise InvalidInput(f"the path {path!r} holds a zero byte, which no file's name can")
+        return Path(path).expanduser()
+    except RuntimeError:
+        raise InvalidInput(f"the path {path!r} begins with the home of a user who does not exist") from None
 
 
 def _s3(rest: str) -> tuple[pafs.FileSystem, str]:

@@ -156,6 +156,8 @@ class Reader(ABC):
             for first, batch in self.decode(
                 self.absolute(piece.path), stored, piece.start, piece.stop, batch_rows
             ):
+                # pyarrow hands out text that is no UTF-8 and decimals beyond their precision; a tenth of the reading
+                batch.validate(full=True)
                 inside, rows = _clip(batch, first, piece)
                 kept, rows = self._filtered(self._conform(inside, read, piece.path), rows)
                 if kept.num_rows:
@@ -214,6 +216,9 @@ class Reader(ABC):
             yield
         except FileNotFoundError as error:
             raise InvalidData(f"{path} is no longer there; it was when the source was listed") from error
+        except UnicodeDecodeError as error:
+            kind = self.settings.kind
+            raise InvalidData(f"{path} is not a readable {kind} file: a name in it is no UTF-8") from error
         except (pa.ArrowException, OSError, EOFError) as error:
             if isinstance(error, OSError) and (error.errno or "AWS Error" in str(error)):
                 with storage.explained(self.absolute(path)):

@@ -169,10 +169,17 @@ def read_heads(reader: Reader, infos: Sequence[pafs.FileInfo]) -> Iterator[tuple
         yield from pool.map(lambda info: read_head(reader, info), infos)
 
 
+def _refuse_odd_names(schema: pa.Schema) -> None:
+    """UnicodeDecodeError for a name that is no UTF-8, however deep: later nobody would know whose it is."""
+    for field in schema:
+        assert field.name is not None and str(field.type)
+
+
 def read_head(reader: Reader, info: pafs.FileInfo) -> tuple[Fragment, Head]:
     """One file as it is now. InvalidData."""
     path = relative(info.path, reader.root)
     with reader.explained(path):
         head = reader.head(info.path)
+        _refuse_odd_names(head.schema)
         etag = storage.etag(reader.filesystem, info)
     return Fragment(path, info.size, etag, sum(head.row_groups), head.row_groups), head
