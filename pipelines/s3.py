@@ -29,13 +29,15 @@ def put(filesystem: pafs.S3FileSystem, path: str, data: Any, replace: bool = Tru
     data  anything with the buffer protocol
     """
     client, place = _client(filesystem), _place(path)
-    view = memoryview(data)
-    if not replace:
-        return _put_new(client, place, view)
-    if len(view) > PART_BYTES:
-        _put_parts(client, place, view)
-    else:
-        _told(lambda: client.put_object(**place, Body=bytes(view)))
+    with memoryview(
+        data
+    ) as view:  # released also when an error's traceback holds it: a mapped file can be closed
+        if not replace:
+            return _put_new(client, place, view)
+        if len(view) > PART_BYTES:
+            _put_parts(client, place, view)
+        else:
+            _told(lambda: client.put_object(**place, Body=bytes(view)))
     return True
 
 

@@ -21,11 +21,12 @@ FAULTS = (
     "stall",  # no answer at all until the client gives up
     "cut",  # half of the body arrives: of a PUT at the store, of a GET at the client
 )
-CODES = {"500": "InternalError", "503": "SlowDown"}
+SHORT = "short"  # of a GET: half of the body arrives, and the header says that this is all
+CODES = {"409": "ConditionalRequestConflict", "500": "InternalError", "503": "SlowDown"}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
 
 
-@dataclass(frozen=True)
+@dataclass
 class Request:
     """What a client asked for: `GET /bucket/key`, the query, and what was done to it."""
 
@@ -87,10 +88,15 @@ class FaultProxy:
 
         self.rules.append(rule)
 
-    def heal(self) -> None:
-        """No more faults; what was seen is forgotten."""
+    def heal_rules(self) -> None:
+        """No more faults."""
         with self.lock:
             self.rules.clear()
+
+    def heal(self) -> None:
+        """The same; and what was seen is forgotten."""
+        self.heal_rules()
+        with self.lock:
             self.seen.clear()
 
     def fault_for(self, method: str, key: str, query: str) -> str | None:
@@ -126,18 +132,18 @@ class _Handler(BaseHTTPRequestHandler):
         url = urlsplit(self.path)
         key, proxy = unquote(url.path), self.server.proxy
         fault = proxy.fault_for(self.command, key, url.query)
-        status = ""
-        try:
-            status = self._fail(fault) if fault else self._pass_on()
-        finally:
-            with proxy.lock:
-                proxy.seen.append(Request(self.command, key, url.query, fault, status))
+        request = Request(self.command, key, url.query, fault)
+        with proxy.lock:
+            proxy.seen.append(request)
+        request.ended_in = self._fail(fault) if fault else self._pass_on()
 
     do_GET = do_PUT = do_HEAD = do_POST = do_DELETE = _handle
 
     def _fail(self, fault: str) -> str:
         if fault == "cut":
             return self._cut_put() if self.command == "PUT" else self._cut_get()
+        if fault == SHORT:
+            return self._pass_on(part=0.5)
         if fault == "reset":
             return self._hang_up()
         body = self._body()
@@ -166,10 +172,11 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.close()
         return ""
 
-    def _pass_on(self) -> str:
+    def _pass_on(self, part: float = 1) -> str:
         answer = self._forward(self._body())
         data = answer.read()
-        length = int(answer.headers.get("Content-Length", len(data)))
+        data = data[: int(len(data) * part)]
+        length = len(data) if part < 1 else int(answer.headers.get("Content-Length", len(data)))
         self._answer(answer.status, dict(answer.headers.items()), length)
         self.wfile.write(data)
         return str(answer.status)
