@@ -7,7 +7,6 @@ the ids of runs are added when the tracking store can be asked.
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from genai_core.artifact import HEADER, Header, read_header
 from genai_core.errors import GenAIError, InvalidData, InvalidInput
 from pipelines import footer as footers
 from pipelines import storage
+from pipelines.lake_log import SCORED, LakeLog
 from pipelines.lineage_text import render
 from pipelines.model_uri import locate, registry_of
 from pipelines.registry import Registry, Unknown, tracking_uri
@@ -64,6 +64,8 @@ def _of_directory(path: str, verify: bool) -> Tree:
     manifest = sink.manifest_as_found()  # a changed one is told of, not refused
     if manifest is not None:
         return _of_output(path, sink, manifest, verify)
+    if newest := LakeLog(path).newest():
+        return _of_lake(path, newest, verify)
     job = sink.job()
     if job is None:
         raise InvalidInput(
@@ -74,6 +76,32 @@ def _of_directory(path: str, verify: bool) -> Tree:
     return _with_runs({"kind": "output", "path": storage.mask(path), "state": state, "job": _unfinished(job)})
 
 
+def _of_lake(path: str, newest: Mapping[str, Any], verify: bool) -> Tree:
+    """All files of a lake and the runs that hold their scores; the job and model are those of the latest of these."""
+    entries = [entry for entry in LakeLog(path).entries(newest).values() if entry.state == SCORED]
+    runs = sorted({entry.run for entry in entries if entry.run is not None})
+    faults, trees = [], []
+    for run in runs:
+        sink = Sink(storage.join(path, run))
+        manifest = sink.manifest_as_found()
+        if manifest is None:
+            faults.append(f"{run} has no manifest")
+            continue
+        faults += [f"{run}: {fault}" for fault in _faults(sink, manifest, verify)]
+        trees.append(manifest)
+    checked = "every byte is as the manifests say" if verify else "complete (sizes compared, not bytes)"
+    tree: Tree = {
+        "kind": "lake",
+        "path": storage.mask(path),
+        "state": "changed: " + "; ".join(faults) if faults else f"intact: {checked}, in {len(runs)} run(s)",
+        "rows": sum(entry.rows for entry in entries),
+        "files": len(entries),
+        "manifest": newest["files"],
+        "runs": runs,
+    }
+    return _traced(tree, trees[-1]["provenance"]) if trees else tree
+
+
 def _unfinished(job: Mapping[str, Any]) -> Tree:
     parts = job.get("parts", {})
     known = {name: parts[name] for name in ("spec", "versions") if name in parts}
@@ -81,7 +109,7 @@ def _unfinished(job: Mapping[str, Any]) -> Tree:
 
 
 def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool) -> Tree:
-    faults = [*_manifest_faults(manifest), *_file_faults(sink, manifest, verify)]
+    faults = _faults(sink, manifest, verify)
     checked = "every byte is as the manifest says" if verify else "complete (sizes compared, not bytes)"
     tree = {
         "kind": "output",
@@ -96,6 +124,11 @@ def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool)
 
 def _manifest_faults(manifest: Mapping[str, Any]) -> list[str]:
     return [] if hash_fits(manifest) else ["the manifest's own hash does not fit"]
+
+
+def _faults(sink: Sink, manifest: Mapping[str, Any], verify: bool) -> list[str]:
+    """What is not as a manifest says."""
+    return [*_manifest_faults(manifest), *_file_faults(sink, manifest, verify)]
 
 
 def _file_faults(sink: Sink, manifest: Mapping[str, Any], verify: bool) -> list[str]:
@@ -141,12 +174,13 @@ def _file_state(path: str, footer: Mapping[str, Any]) -> str:
     folder, _, name = (path if "://" in path else str(Path(path).absolute())).rpartition("/")
     if footer.get("role") == "anomalies":
         return "a list made from the output's files; the manifest has no hash of it"
-    sink = Sink(posixpath.dirname(folder) or ".") if posixpath.basename(folder) == DATA else None
+    root, inside, below = f"{folder}/".rpartition(f"/{DATA}/")  # below it lie partitions, month=1/
+    sink = Sink(root or ".") if inside else None
     manifest = sink.manifest_as_found() if sink else None
     if sink is None or manifest is None or manifest["provenance"].get("job_id") != footer["job_id"]:
         return "not verified: its manifest is not beside it"
     listed = {shard["file"]: shard for shard in manifest["shards"]}
-    shard = listed.get(f"{DATA}/{name}")
+    shard = listed.get(f"{DATA}/{below}{name}")
     if not hash_fits(manifest):
         return "changed: the manifest's own hash does not fit"
     if shard is None:

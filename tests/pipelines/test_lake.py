@@ -19,6 +19,7 @@ from pipelines import lake
 from pipelines.context import Context
 from pipelines.lake import LakeJob
 from pipelines.lake_log import LakeLog
+from pipelines.lineage import lineage, render
 
 NLL = "negative_log_likelihood"
 
@@ -319,6 +320,21 @@ def test_a_shard_that_failed_is_tried_by_the_next_run(
     assert result["quarantined"] == 1 and live()["id"].to_pylist() == list(range(60))
     result = run(small_model, compute={"max_failed": 1})
     assert result["rows"] == 40 and live()["id"].to_pylist() == list(range(100))
+
+
+def test_lineage_of_a_lake_and_of_one_of_its_files(small_model: Path, rows: pa.Table) -> None:
+    run(small_model)
+    put(rows.slice(100, 10), "part=1/late.parquet")
+    run(small_model)
+    tree = lineage("out", verify=True)
+    assert tree["state"] == "intact: every byte is as the manifests say, in 2 run(s)"
+    assert (tree["rows"], tree["files"], tree["job"]["verb"]) == (110, 3, "score")
+    assert "lake" in render(tree)
+    (file,) = Path("out", tree["runs"][1], "data").rglob("*.parquet")
+    found = lineage(str(file))
+    assert found["state"].startswith("intact: 10 rows") and found["model"]["state"] == "found"
+    file.write_bytes(file.read_bytes()[:-1] + b"?")
+    assert lineage("out", verify=True)["state"].startswith("changed: run=000002")
 
 
 @pytest.mark.s3
