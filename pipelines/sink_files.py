@@ -26,6 +26,11 @@ def _inside(file: str) -> str:
     return file
 
 
+def _writable(text: str) -> str:
+    text.encode()  # a lone surrogate raises a ValueError
+    return text
+
+
 Count = Annotated[int, Field(ge=0, le=MOST)]
 File = Annotated[
     str, Field(pattern=r"^data/[^\x00\\]*part-\d{1,12}-[0-9a-f]{12}\.parquet$"), AfterValidator(_inside)
@@ -57,7 +62,7 @@ class _Planned(TypedDict):
 class _Failed(TypedDict):
     __pydantic_config__ = STRICT  # type: ignore[misc]
     id: Count
-    error: str
+    error: Annotated[str, AfterValidator(_writable)]
     shard: _Planned
 
 

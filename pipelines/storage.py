@@ -28,6 +28,7 @@ from pipelines.local_files import temporary_name
 S3_SCHEMES = ("s3", "s3a", "s3n")
 ARROW_SCHEMES = ("abfs", "abfss", "gcs", "gs", "hdfs", "viewfs")
 RENAMING = ("local", "hdfs")  # file systems on which a rename is atomic; elsewhere one PUT is
+LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, on Linux
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0  # without a byte; pyarrow's 3 s fails on busy stores in the middle of large reads
 COPIED_AT_ONCE = 1 << 23
@@ -75,7 +76,15 @@ def local_path(path: str) -> Path:
     try:
         if "\0" in path:
             raise InvalidInput(f"the path {path!r} holds a zero byte, which no file's name can")
-        return Path(path).expanduser()
+        found = Path(path).expanduser()
+        names = [len(os.fsencode(part)) for part in found.absolute().parts]
+        if max(names) > LONGEST_NAME or sum(names) + len(names) > LONGEST_PATH:
+            raise InvalidInput(
+                f"the path {path[:40]!r}... is longer than {LONGEST_PATH} bytes, or a name in it than {LONGEST_NAME}"
+            )
+        return found
+    except UnicodeEncodeError:
+        raise InvalidInput(f"the path {path!r} holds half a character, which no file's name can") from None
     except RuntimeError:
         raise InvalidInput(f"the path {path!r} begins with the home of a user who does not exist") from None
 

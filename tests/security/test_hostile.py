@@ -22,7 +22,7 @@ from PIL import Image
 
 from benchmarks import fuzz_data, fuzz_forgeries
 from genai_core import artifact
-from genai_core.errors import GenAIError, InvalidArtifact, InvalidData, InvalidSpec, OutputExists
+from genai_core.errors import GenAIError, InvalidArtifact, InvalidData, InvalidSpec, JobFailed, OutputExists
 from genai_core.modalities.tabular import TabularCodec
 from genai_core.pictures.encoded import MAX_PIXELS, Unreadable, bombs_refused, read
 from jobs.outcome import complain, show_traceback
@@ -30,6 +30,7 @@ from jobs.slots import Slot
 from jobs.spec import entries
 from pipelines.lineage import lineage
 from pipelines.masking import mask_text
+from pipelines.model_uri import locate
 from pipelines.plan import canonical_hash, plan_generation
 from pipelines.sink import Sink
 from pipelines.sources import ParquetSource, open_source
@@ -465,3 +466,24 @@ def test_names_and_values_that_are_no_utf8_are_refused(tmp_path: Path, kind: str
     if kind == "parquet":
         with pytest.raises(InvalidData, match="no Parquet file, or damaged"):
             lineage(str(path))
+
+
+@pytest.mark.parametrize(
+    "uri", ["a" * 300, "ab/" * 3000, "~nosuchuser/x", "a\0b", "a\ud800", "file:///a%00b"]
+)
+def test_a_model_or_an_output_may_be_said_to_lie_anywhere(uri: str) -> None:
+    with pytest.raises(GenAIError):
+        locate(uri)
+    with pytest.raises(GenAIError):
+        lineage(uri)
+
+
+def test_half_a_character_in_a_quarantined_error_does_not_stop_the_others(tmp_path: Path) -> None:
+    sink = Sink(str(tmp_path / "out"))
+    sink.prepare(JOB)
+    sink.write_shard(PLAN.shards[0], TABLE, {})
+    sink.quarantine(PLAN.shards[1], ValueError("x"), 1)
+    path = tmp_path / "out" / "_quarantine" / "00001.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"error": "\ud800"}))
+    with pytest.raises(JobFailed, match="1 of 2 shards are not in"):
+        sink.finish(PLAN, {})
