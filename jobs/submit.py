@@ -114,7 +114,7 @@ def identify(found: Sequence[Entry], slot: Slot | None) -> tuple[str, str]:
 def _essence(job: Any) -> dict[str, Any]:
     dumped: dict[str, Any] = job.model_dump(mode="json", by_alias=True, exclude={"compute", "checkpoints"})
     if dumped["job"] == "train":  # the batches of two workers are not those of one
-        dumped["workers"] = job.compute.workers
+        dumped["workers"] = job.compute.crew
     return dumped
 
 
