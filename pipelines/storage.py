@@ -33,7 +33,7 @@ CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0  # without a byte; pyarrow's 3 s fails on busy stores in the middle of large reads
 COPIED_AT_ONCE = 1 << 23
 PLAIN_QUERY = ("endpoint_override", "region", "scheme")  # of a URI's query, what may be shown
-PACKAGE = re.compile(r"[Ii]nstall ([a-z][\w-]+)")  # in what fsspec says of a missing one
+PACKAGE = re.compile(r"""(?:[Ii]nstall |requires ")([a-z][\w-]+)""")  # in what fsspec says of a missing one
 HINTS = (
     ("NO_SUCH_BUCKET", "the bucket does not exist: create it, or correct its name"),
     ("INVALID_ACCESS_KEY_ID", "the access key is unknown to the store: look at AWS_ACCESS_KEY_ID"),
@@ -48,7 +48,7 @@ HINTS = (
     ("SLOW_DOWN", "the store is overloaded: run the same command later, or with fewer compute.workers"),
     ("INTERNAL_", "the store has a fault of its own: run the same command later"),
     (
-        "libhdfs",
+        "Unable to load lib",
         "Hadoop's client is missing: set JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob)",
     ),
     ("HTTP status 401", "the credentials are refused: look at the store's access key and secret"),
