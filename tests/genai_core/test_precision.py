@@ -14,6 +14,9 @@ from genai_core import catalog
 from genai_core.errors import TrainingFailed
 from genai_core.hyperparameters import FitSettings
 from genai_core.loop import Fit
+from genai_core.models import vae
+from genai_core.networks.latent_prior import Mixture
+from genai_core.networks.levels import Bernoulli, LogisticMixture
 from genai_core.precision import HALF, Precision, at_least_float32, in_float32
 from tests.contract import test_grids_and_sequences as others
 from tests.contract import test_models as tables
@@ -132,3 +135,20 @@ def test_float32_is_the_default() -> None:
     assert FitSettings().precision == "float32"
     assert catalog.build_model("gan", tiny_space(), {}).settings.precision == "float32"
     assert np.isfinite(Fit(Constant(), ROWS, ROWS[:50], FitSettings(max_epochs=1)).run().best)
+
+
+def test_likelihoods_are_the_same_within_a_block_of_layers() -> None:
+    torch.manual_seed(0)
+    prior, x = Mixture(4, 3), torch.randn(16, 4)
+    mixture, bernoulli = LogisticMixture(1, 16), Bernoulli(1)
+    parameters, zero = torch.randn(16, mixture.count, 2, 2), torch.zeros(16, 1, 2, 2)
+    level = torch.full((16, 1, 2, 2), -1.0)
+    for likelihood in (
+        lambda: prior.log_prob(x),
+        lambda: mixture.log_prob(parameters, zero, level),
+        lambda: bernoulli.log_prob(parameters[:, :1].bfloat16().float(), zero, level),
+        lambda: vae._gaussian(x, x * 0.5, x),
+    ):
+        outside = likelihood()
+        with Precision("bfloat16", x.device).layers():
+            assert torch.equal(likelihood(), outside)
