@@ -11,14 +11,11 @@ are gone, so leave rows behind that nothing refers to; no output is ever changed
 from __future__ import annotations
 
 import base64
-import contextlib
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -135,20 +132,10 @@ class LakeLog:
             )
 
     def _claim(self, name: str, data: bytes) -> bool:
-        """Write a file that must not be there yet, whole; False when it is there with other bytes."""
+        """Write a file that must not be there yet; False when it is there with other bytes."""
         path = storage.join(self.root, name)
-        if self.filesystem.type_name == "local":
-            temporary = Path(path).with_name(storage.temporary_name(Path(path).name))
-            storage.put_bytes(self.filesystem, str(temporary), data)
-            try:
-                with contextlib.suppress(FileExistsError):
-                    os.link(temporary, path)
-            finally:
-                temporary.unlink()
-        elif not storage.exists(self.filesystem, path):
-            # Two drivers in the same moment: the last record stands, and what the other has scored is found missing
-            # by the next run. No row can count twice.
-            storage.put_bytes(self.filesystem, path, data)
+        if storage.put_bytes(self.filesystem, path, data, replace=False):
+            return True
         return storage.read_bytes(self.filesystem, path) == data
 
     def _remove_abandoned(self) -> None:
