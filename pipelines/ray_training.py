@@ -63,7 +63,7 @@ def _run(task: Fitting, kept: Checkpoints, follower: _Follower) -> None:
     with ray_session(compute) as session:
         if not autoscales(session):
             _refuse_missing(session.cluster_resources(), compute)
-        trainer = _trainer(task, kept)
+        trainer = _trainer(task)
         room = _Room(session, compute)
 
         def look() -> None:
@@ -81,7 +81,7 @@ def _run(task: Fitting, kept: Checkpoints, follower: _Follower) -> None:
             ) from error
 
 
-def _trainer(task: Fitting, kept: Checkpoints) -> Any:
+def _trainer(task: Fitting) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
@@ -111,8 +111,7 @@ def _trainer(task: Fitting, kept: Checkpoints) -> Any:
         ),
         run_config=ray.train.RunConfig(
             name=task.job_id,
-            storage_path=kept.folder,
-            storage_filesystem=kept.filesystem,
+            storage_path=str(task.scratch / "ray"),  # a mark of its own is all that Ray writes
             failure_config=ray.train.FailureConfig(max_failures=compute.retries),
         ),
     )
