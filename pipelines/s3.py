@@ -20,7 +20,8 @@ PART_BYTES = 64 << 20  # above this an object goes up in parts; S3 takes at most
 ATTEMPTS = 5  # of one request, with a random and growing pause of at most 20 s between
 PLACE = ("endpoint_override", "scheme", "anonymous", "connect_timeout", "request_timeout")
 KEYS = ("access_key", "secret_key", "session_token")
-NOT_OURS = ("AccessDenied", "NotImplemented", "MethodNotAllowed")  # answers to who may not list uploads
+EXISTS, CONFLICT, GONE = "PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload"
+FORBIDDEN = ("AccessDenied", "MethodNotAllowed", "NotImplemented")  # to list uploads, or to call them off
 
 
 def put(filesystem: pafs.S3FileSystem, path: str, data: Any, replace: bool = True) -> bool:
@@ -44,10 +45,11 @@ def put(filesystem: pafs.S3FileSystem, path: str, data: Any, replace: bool = Tru
 def _put_new(client: Any, place: dict[str, str], view: memoryview) -> bool:
     """If-None-Match: the store itself sees to it that of all writers one succeeds."""
     for attempt in range(ATTEMPTS):
-        answer = _told(lambda: client.put_object(**place, Body=bytes(view), IfNoneMatch="*"), _code)
-        if answer == "PreconditionFailed":
+        put = lambda: client.put_object(**place, Body=bytes(view), IfNoneMatch="*")  # noqa: E731
+        answer = _told(put, EXISTS, CONFLICT)
+        if answer == EXISTS:
             return False
-        if answer != "ConditionalRequestConflict":  # another writer is at it just now
+        if answer != CONFLICT:  # that is another writer who is at it just now
             return True
         time.sleep(random.uniform(0, 0.2 * 2**attempt))
     raise OSError(f"AWS Error CONDITIONAL_REQUEST_CONFLICT for {place['Key']}, {ATTEMPTS} times")
@@ -65,7 +67,7 @@ def _put_parts(client: Any, place: dict[str, str], view: memoryview) -> None:
 
 
 def _abort(client: Any, upload: dict[str, str]) -> None:
-    _told(lambda: client.abort_multipart_upload(**upload), _code)
+    _told(lambda: client.abort_multipart_upload(**upload), GONE, *FORBIDDEN)
 
 
 def _put_part(client: Any, upload: dict[str, str], view: memoryview, start: int) -> dict[str, Any]:
@@ -86,7 +88,7 @@ def abandon_uploads(filesystem: pafs.S3FileSystem, folder: str) -> int:
     Who may not list them (s3:ListBucketMultipartUploads) leaves them to the bucket's lifecycle rule.
     """
     client, place = _client(filesystem), _place(folder + "/")
-    found = _told(lambda: list(_uploads(client, place)), _code)
+    found = _told(lambda: list(_uploads(client, place)), *FORBIDDEN)
     if isinstance(found, str):
         return 0
     for upload in found:
@@ -108,12 +110,7 @@ def _place(path: str) -> dict[str, str]:
     return {"Bucket": bucket, "Key": key}
 
 
-def _code(code: str) -> bool:
-    """The errors that callers here know how to go on from."""
-    return code in (*NOT_OURS, "PreconditionFailed", "ConditionalRequestConflict", "NoSuchUpload")
-
-
-def _told(call: Callable[[], Any], expected: Callable[[str], bool] = lambda code: False) -> Any:
+def _told(call: Callable[[], Any], *expected: str) -> Any:
     """What a call answers, or the code of an expected error; OSError, as pyarrow raises it, for any other."""
     from botocore import exceptions
 
@@ -122,7 +119,7 @@ def _told(call: Callable[[], Any], expected: Callable[[str], bool] = lambda code
     except exceptions.ClientError as error:
         answer = error.response.get("Error", {})
         code, text = str(answer.get("Code", "")), str(answer.get("Message", ""))
-        if expected(code):
+        if code in expected:
             return code
         raise OSError(f"AWS Error {_upper(code)} during {error.operation_name}: {text}") from error
     except (exceptions.ConnectionError, exceptions.HTTPClientError) as error:

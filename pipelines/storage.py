@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, unquote
 
+import pyarrow as pa
 import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidInput, Unavailable
@@ -26,13 +27,20 @@ from pipelines.local_files import is_temporary as is_temporary
 from pipelines.local_files import temporary_name
 
 S3_SCHEMES = ("s3", "s3a", "s3n")
+GOOGLE_SCHEMES = ("gcs", "gs")
 ARROW_SCHEMES = ("abfs", "abfss", "gcs", "gs", "hdfs", "viewfs")
 RENAMING = ("local", "hdfs")  # file systems on which a rename is atomic; elsewhere one PUT is
 LONGEST_NAME, LONGEST_PATH = 255, 4000  # bytes, on Linux
 CONNECT_SECONDS = 10.0
 REQUEST_SECONDS = 30.0  # without a byte; pyarrow's 3 s fails on busy stores in the middle of large reads
 COPIED_AT_ONCE = 1 << 23
-PLAIN_QUERY = ("endpoint_override", "region", "scheme")  # of a URI's query, what may be shown
+GOOGLE_SECONDS = 120  # of retries; pyarrow's 15 minutes are longer than any job waits for a shard
+PLAIN_QUERY = (
+    "endpoint_override",
+    "region",
+    "retry_limit_seconds",
+    "scheme",
+)  # of a URI's query, what may be shown
 PACKAGE = re.compile(r"""(?:[Ii]nstall |requires ")([a-z][\w-]+)""")  # in what fsspec says of a missing one
 HINTS = (
     ("NO_SUCH_BUCKET", "the bucket does not exist: create it, or correct its name"),
@@ -51,6 +59,11 @@ HINTS = (
         "Unable to load lib",
         "Hadoop's client is missing: set JAVA_HOME, HADOOP_HOME and CLASSPATH=$(hadoop classpath --glob)",
     ),
+    ("OAuth2 access token", "no Google credentials were found: set GOOGLE_APPLICATION_CREDENTIALS"),
+    (
+        "DefaultAzureCredential",
+        "no Azure credentials were found: set AZURE_CLIENT_ID and its like, or use az login",
+    ),
     ("HTTP status 401", "the credentials are refused: look at the store's access key and secret"),
     ("HTTP status 403", "the credentials do not allow this: look at the access key, or the bucket's policy"),
 )
@@ -67,7 +80,7 @@ def resolve(uri: str) -> tuple[pafs.FileSystem, str]:
         return _s3(rest)
     with explained(uri):
         if scheme in ARROW_SCHEMES:
-            return pafs.FileSystem.from_uri(uri)
+            return _arrow(uri, scheme)
         return _fsspec(uri, scheme)
 
 
@@ -112,6 +125,22 @@ def _s3(rest: str) -> tuple[pafs.FileSystem, str]:
     return filesystem, (bucket + slash + key).rstrip("/")
 
 
+def _arrow(uri: str, scheme: str) -> tuple[pafs.FileSystem, str]:
+    try:
+        return pafs.FileSystem.from_uri(_patient(uri) if scheme in GOOGLE_SCHEMES else uri)
+    except pa.ArrowInvalid as error:  # its text holds the URI with its secrets
+        raise InvalidInput(
+            f"{mask(uri)} cannot be read as a {scheme}:// URI; write spaces and other signs in it as %20 and the like"
+        ) from error
+
+
+def _patient(uri: str) -> str:
+    """With a limit of retries, unless the URI has one."""
+    if "retry_limit_seconds=" in uri:
+        return uri
+    return f"{uri}{'&' if '?' in uri else '?'}retry_limit_seconds={GOOGLE_SECONDS}"
+
+
 def _fsspec(uri: str, scheme: str) -> tuple[pafs.FileSystem, str]:
     import fsspec
 
@@ -134,6 +163,12 @@ def explained(uri: str) -> Iterator[None]:
         yield
     except FileNotFoundError:
         raise
+    except pa.ArrowException as error:
+        if (
+            type(error) is not pa.ArrowException
+        ):  # about the data; this one alone is what Azure's client gives
+            raise
+        raise Unavailable(f"{mask(uri)}: {_reason(OSError(str(error)))}") from error
     except OSError as error:
         raise Unavailable(f"{mask(uri)}: {_reason(error)}") from error
 

@@ -22,7 +22,13 @@ FAULTS = (
     "cut",  # half of the body arrives: of a PUT at the store, of a GET at the client
 )
 SHORT = "short"  # of a GET: half of the body arrives, and the header says that this is all
-CODES = {"409": "ConditionalRequestConflict", "500": "InternalError", "503": "SlowDown"}
+CODES = {
+    "403": "AccessDenied",
+    "501": "NotImplemented",
+    "409": "ConditionalRequestConflict",
+    "500": "InternalError",
+    "503": "SlowDown",
+}
 HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding", "te", "trailer", "upgrade", "expect"}
 
 

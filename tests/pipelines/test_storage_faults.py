@@ -210,11 +210,28 @@ def test_a_conditional_put_survives_a_fault(proxy: FaultProxy, bucket: str, faul
     assert storage.read_bytes(filesystem, path) == b"mine"
 
 
-def test_a_conflict_that_does_not_end_is_an_error(proxy: FaultProxy, bucket: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "said"), [("409", "CONFLICT"), ("403", "do not allow"), ("501", "NOT_IMPLEMENTED")]
+)
+def test_a_conditional_put_that_is_refused_is_an_error(
+    proxy: FaultProxy, bucket: str, fault: str, said: str
+) -> None:
     filesystem, path = storage.resolve(f"{bucket}/once")
-    proxy.fail("409", "PUT", "once", times=None)
-    with pytest.raises(OSError, match="CONFLICT"):
+    proxy.fail(fault, "PUT", "once", times=None)
+    with pytest.raises(Unavailable, match=f"{bucket}: .*{said}"), storage.explained(bucket):
         storage.put_bytes(filesystem, path, b"mine", replace=False)
+    assert not storage.exists(filesystem, path)
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_who_may_not_call_uploads_off_finishes_all_the_same(
+    proxy: FaultProxy, bucket: str, small_model: Path, manifest: str, method: str
+) -> None:
+    filesystem, root = storage.resolve(bucket)
+    s3._client(filesystem).create_multipart_upload(Bucket=root, Key="out/_anomalies.parquet")
+    proxy.fail("403", method, "uploadId" if method == "DELETE" else "uploads", times=None)
+    assert generating(small_model, f"{bucket}/out")["manifest"] == manifest
+    assert proxy.faults() == ["403"]
 
 
 def listed(filesystem: pafs.FileSystem, bucket: str) -> list[str]:

@@ -49,6 +49,19 @@ def test_an_unknown_scheme_lists_the_known_ones() -> None:
     assert "pip install" not in str(refused.value)
 
 
+def test_a_uri_with_odd_signs_is_bad_input_without_its_secrets() -> None:
+    with pytest.raises(InvalidInput, match=r"abfs://\*\*\*@account.* write spaces") as refused:
+        storage.resolve("abfs://name:secret@account.dfs.core.windows.net/a b")
+    assert "secret" not in str(refused.value)
+
+
+def test_google_is_not_asked_for_longer_than_a_shard_may_take() -> None:
+    for uri, seconds in (("gs://b/x", storage.GOOGLE_SECONDS), ("gs://b/x?retry_limit_seconds=5", 5)):
+        filesystem, path = storage.resolve(uri)
+        assert filesystem.__reduce__()[1][0]["retry_time_limit"].total_seconds() == seconds
+        assert path == "b/x"
+
+
 def test_hadoop_without_its_client_says_what_to_set() -> None:
     """In a process of its own: the loader complains on standard error, and keeps what it has found."""
     code = "from pipelines import storage; storage.resolve('hdfs://127.0.0.1:1/x')"
