@@ -107,7 +107,9 @@ def _is_relative(value: str) -> bool:
 
 def _advice(key: str) -> str:
     if key == "model":
-        return "name a registered model (models:/NAME@latest), or the absolute path of a directory that it sees"
+        return (
+            "name a registered model (models:/NAME@latest), or the absolute path of a directory that it sees"
+        )
     example = f"--set {key}=s3://bucket/folder"
     return f"give a URI ({example}), or an absolute path that every machine sees"
 
