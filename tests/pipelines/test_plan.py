@@ -52,7 +52,7 @@ def test_more_rows_leave_the_first_shards_as_they_are() -> None:
 
 
 def test_absurdly_many_shards_are_refused() -> None:
-    with pytest.raises(InvalidInput, match=r"set rows_per_shard to 10,000,000 or more"):
+    with pytest.raises(InvalidInput, match=r"set rows_per_shard to 1,000,000 or more"):
         plan_generation(10**12, 0)
 
 
