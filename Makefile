@@ -64,6 +64,7 @@ VERSION = $(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 .PHONY: image
 image:  ## the container image genai-core:VERSION for CPUs; DEVICE=cuda: genai-core:VERSION-cuda
 	DOCKER_BUILDKIT=1 docker build --file infra/Dockerfile --build-arg DEVICE=$(DEVICE) \
+	  $(if $(TORCH_INDEX),--build-arg TORCH_INDEX=$(TORCH_INDEX)) \
 	  --tag genai-core:$(VERSION)$(if $(filter cuda,$(DEVICE)),-cuda) .
 
 clean:  ## remove what runs have left behind; the environment stays

@@ -258,6 +258,7 @@ def test_make_image_tags_what_the_manifests_name(device: str, tag: str) -> None:
     )
     words = shlex.split(said.stdout.replace("\\\n", " "))
     assert words[words.index("--tag") + 1] == tag and f"DEVICE={device}" in words and words[-1] == "."
+    assert not any(word.startswith("TORCH_INDEX") for word in words)
 
 
 def test_only_what_the_image_needs_is_sent_to_its_build() -> None:
