@@ -23,7 +23,6 @@ from genai_core.hyperparameters import (
 )
 from pipelines import storage, whole_directories
 from pipelines.batch_job import check_space
-from pipelines.checkpoints import Checkpoints
 from pipelines.context import Context
 from pipelines.fitting import Fitting
 from pipelines.plan import code_fingerprint, job_id, versions
@@ -162,6 +161,8 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
 
 def _forget(job: TrainJob, this: str, context: Context) -> None:
     """The model is kept: its checkpoints are of no more use. A store that fails now does not fail the job."""
+    from pipelines.checkpoints import Checkpoints  # brings torch, which `genai check` does without
+
     try:
         Checkpoints(job.checkpoints, this).clear()
     except Unavailable as error:
