@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from genai_core.model import Model
 from genai_core.spaces import Space
-from genai_core.tables.vectors import NUMBER, vectors
+from genai_core.tables.vectors import NUMBER, Vectors, vectors
 
 CONTEXT, HIDDEN, COMPONENTS = 64, 48, 5
 WEAKEST, STRONGEST, JUDGED = 0.07, 0.5, 0.1  # noise in training, and while scoring, in standard deviations
@@ -39,7 +39,8 @@ class Conditionals(Model):
         super().__init__(space)
         self.view = dict(view)
         kinds = view["kinds"]
-        units, widest = len(kinds), int(kinds.max())
+        # where training rows have one code only, nothing is learnt about codes
+        units, widest = len(kinds), int(kinds.max()) if bool(view["coded"].any()) else 0
         self.embedding = nn.Parameter(torch.randn(int(kinds.sum()), CONTEXT) * units**-0.5)
         self.source = nn.Parameter(torch.randn(units, VIEWS, CONTEXT) * (units * VIEWS) ** -0.5)
         self.strength = nn.Parameter(torch.zeros(3, CONTEXT))
@@ -54,6 +55,8 @@ class Conditionals(Model):
 
     def initialise(self, x: Tensor) -> None:
         """The codes start at their frequencies."""
+        if self.head_bias.shape[2] == 3 * COMPONENTS:
+            return
         codes = vectors(self.view, x, None).codes
         with torch.no_grad():
             for unit, kinds in enumerate(self.view["kinds"].tolist()):
@@ -75,7 +78,7 @@ class Conditionals(Model):
     @torch.no_grad()
     def validation_loss(self, x: Tensor) -> float:
         own = dict(self.named_parameters())
-        parts = [judged(own, self.view, x_part, None).sum() for x_part in x.split(TOGETHER)]
+        parts = [judged(own, self.view, part).sum() for part in vectors(self.view, x, None).split(TOGETHER)]
         return float(sum(parts)) / len(x)
 
 
@@ -88,9 +91,8 @@ def _head_bias(kinds: Tensor, widest: int) -> Tensor:
     return torch.cat([mixture.T.reshape(1, -1).expand(len(kinds), -1), codes], 1)[:, None]
 
 
-def judged(parameters: State, view: State, x: Tensor, log_measure: Tensor | None) -> Tensor:
-    """Nats (rows, units) of token records as they are: higher where a column does not follow from the others."""
-    found = vectors(view, x, log_measure)
+def judged(parameters: State, view: State, found: Vectors) -> Tensor:
+    """Nats (rows, units) of records as they are: higher where a column does not follow from the others."""
     strength = torch.full((1, 1), JUDGED)
     return nats(parameters, view, found.numbers, found.codes, strength) + view["rarity"][found.places]
 
@@ -114,17 +116,20 @@ def nats(
     h = F.silu(torch.baddbmm(p["inner_bias"], h, p["inner"]))
     h = F.silu(torch.baddbmm(p["outer_bias"], h, p["outer"]))
     out = torch.baddbmm(p["head_bias"], h, p["head"])
-    found = F.cross_entropy(
-        out[..., 3 * COMPONENTS :].flatten(0, 1), codes.T.reshape(-1), reduction="none"
-    ).view(len(out), -1)
     density = _mixture(out[..., : 3 * COMPONENTS], numbers.T)
-    return (found - torch.where(codes.T == NUMBER, density, 0.0) * view["numeric"][:, None]).T
+    on_axis = (codes.T == NUMBER) & view["numeric"][:, None]
+    if out.shape[2] == 3 * COMPONENTS:
+        return torch.where(on_axis, -density, view["never"]).T
+    logits = out[..., 3 * COMPONENTS :].flatten(0, 1)
+    found = F.cross_entropy(logits, codes.T.reshape(-1), reduction="none").view(len(out), -1)
+    return torch.where(on_axis, found - density, found).T
 
 
 def _added(p: State, view: State, numbers: Tensor, codes: Tensor) -> Tensor:
     """What each unit adds to the context, (units, rows, CONTEXT)."""
-    starts = view["kinds"].cumsum(0) - view["kinds"]
-    embedded = F.embedding(codes.T + starts[:, None], p["embedding"])
+    starts = (view["kinds"].cumsum(0) - view["kinds"])[:, None]
+    none_off = p["head"].shape[2] == 3 * COMPONENTS and not bool(codes.any())
+    embedded = F.embedding(starts if none_off else codes.T + starts, p["embedding"])
     z = numbers.T
     seen = torch.stack(
         [z / 2, torch.tanh(z), torch.tanh(3 * z), torch.tanh(z / 3), torch.exp(-2 * z * z), torch.arcsinh(z)],

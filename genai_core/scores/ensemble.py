@@ -15,7 +15,7 @@ from genai_core.model import Model
 from genai_core.scores import State
 from genai_core.scores.memory import distances, remember
 from genai_core.scores.pseudo_likelihood import learn, surprise
-from genai_core.tables.vectors import below, fit_vectors
+from genai_core.tables.vectors import below, fit_vectors, vectors
 
 NEEDS = Model
 UNIT = "nats"
@@ -82,8 +82,9 @@ def tail_nats(values: Tensor, tails: State) -> Tensor:
 def _members(x: Tensor, log_measure: Tensor, state: State) -> tuple[Tensor, list[Tensor]]:
     """Values (rows, members), and what they are made of (rows, fields), member by member."""
     view = below(state, "view/")
-    apart = distances(view, below(state, "memory/"), x, log_measure)
-    nats = surprise(view, below(state, "conditionals/"), x, log_measure)
+    found = vectors(view, x, log_measure)
+    apart = distances(view, below(state, "memory/"), found)
+    nats = surprise(view, below(state, "conditionals/"), found)
     values = torch.stack([apart.sum(1).sqrt(), nats.sum(1), _worst(nats).sum(1)], 1)
     return values, [apart, nats, nats]
 

@@ -32,13 +32,13 @@ def remember(view: State, x: Tensor, generator: torch.Generator) -> dict[str, Te
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): the columns' shares of the squared distance."""
-    return distances(below(state, "view/"), below(state, "memory/"), x, log_measure)
+    view = below(state, "view/")
+    return distances(view, below(state, "memory/"), vectors(view, x, log_measure))
 
 
-def distances(view: State, memory: State, x: Tensor, log_measure: Tensor) -> Tensor:
+def distances(view: State, memory: State, found: Vectors) -> Tensor:
     """(rows, fields)."""
-    parts = zip(x.split(TOGETHER), log_measure.split(TOGETHER), strict=True)
-    return torch.cat([_distances(view, memory, vectors(view, *part)) for part in parts])
+    return torch.cat([_distances(view, memory, part) for part in found.split(TOGETHER)])
 
 
 def _distances(view: State, memory: State, found: Vectors) -> Tensor:

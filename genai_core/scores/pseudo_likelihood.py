@@ -17,7 +17,7 @@ from genai_core.loop import Fit
 from genai_core.model import Model
 from genai_core.networks.conditionals import TOGETHER, Conditionals, judged
 from genai_core.scores import State
-from genai_core.tables.vectors import below, by_field
+from genai_core.tables.vectors import Vectors, below, by_field, vectors
 
 NEEDS = Model
 UNIT = "nats"
@@ -42,10 +42,10 @@ def learn(space: Any, view: State, x: Tensor, seed: int, effort: float) -> dict[
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields)."""
-    return surprise(below(state, "view/"), below(state, "conditionals/"), x, log_measure)
+    view = below(state, "view/")
+    return surprise(view, below(state, "conditionals/"), vectors(view, x, log_measure))
 
 
-def surprise(view: State, weights: State, x: Tensor, log_measure: Tensor) -> Tensor:
+def surprise(view: State, weights: State, found: Vectors) -> Tensor:
     """(rows, fields), nats."""
-    parts = zip(x.split(TOGETHER), log_measure.split(TOGETHER), strict=True)
-    return torch.cat([by_field(view, judged(weights, view, *part)) for part in parts])
+    return by_field(view, torch.cat([judged(weights, view, part) for part in found.split(TOGETHER)]))

@@ -8,7 +8,7 @@ says what is off the axis, or which category.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +46,11 @@ class Vectors(NamedTuple):
     numbers: Tensor
     codes: Tensor
     places: Tensor
+
+    def split(self, rows: int) -> Iterator[Vectors]:
+        """Parts of so many rows."""
+        parts = (part.split(rows) for part in self)
+        return (Vectors(*part) for part in zip(*parts, strict=True))
 
 
 def units_of(space: Tokens) -> list[Unit]:
@@ -99,6 +104,7 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
         "kinds": torch.tensor([int(table.max()) + 1 for table in parts["code"]]),
         "numeric": torch.tensor([u.position.values is not None for u in units]),
         "coded": torch.tensor(coded),
+        "never": torch.tensor(2.0 * (len(x) + 1)).log(),  # nats of what was never seen
     }
 
 
