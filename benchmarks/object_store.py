@@ -51,6 +51,9 @@ def main() -> None:
         return
     with store(chosen.files) as (address, server), FaultProxy(address).running() as proxy:
         figures = {
+            "load_average_of_15_minutes": round(
+                os.getloadavg()[2], 1
+            ),  # above the cores: seconds are others' too
             "listing": listing(chosen.files, chosen.repeats, server),
             "requests": requests(address, proxy),
         }

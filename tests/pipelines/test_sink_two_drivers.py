@@ -85,7 +85,7 @@ def test_two_drivers_on_a_store_leave_one_output_whose_manifest_is_written_once(
     with FaultProxy(s3_endpoint).running() as proxy:
         monkeypatch.setenv("AWS_ENDPOINT_URL", proxy.address)
         proxy.fail_at_random(7, 0.03, ("503", "reset", "lost"))
-        rounds = rounds_of(bucket, 4)
+        rounds = rounds_of(bucket, 2)
         first, second = drive(tmp_path, rounds, rounds)
         proxy.heal_rules()
         assert first == second
@@ -101,7 +101,7 @@ def test_of_two_different_jobs_one_is_refused_and_told_of_the_other(
     place: str, bucket: str, tmp_path: Path
 ) -> None:
     (tmp_path / "out").mkdir()
-    rounds = rounds_of(f"{tmp_path}/out" if place == "disk" else bucket, 15 if place == "disk" else 4)
+    rounds = rounds_of(f"{tmp_path}/out" if place == "disk" else bucket, 15 if place == "disk" else 2)
     first, second = drive(tmp_path, rounds, [{**step, "seed": 8} for step in rounds])
     for step, *said in zip(rounds, first, second, strict=True):
         winner, loser = sorted(range(2), key=lambda i: "refused" in said[i])
