@@ -85,22 +85,11 @@ def _trainer(task: Fitting) -> Any:
     import ray.train
     from ray.train.torch import TorchConfig, TorchTrainer
 
-    job, compute = task.job, task.job.compute
-    settings, arrays = task.codec.state()
-    by_worker = itertools.zip_longest(*shares(task.source, compute.workers))
-    config = {
-        "job": job.model_dump(mode="json", by_alias=True),
-        "job_id": task.job_id,
-        "checkpoints": _absolute(job.checkpoints),
-        "codec": settings,
-        "arrays": arrays,
-        "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
-        "pieces": [piece for row in by_worker for piece in row if piece is not None],
-    }
+    compute = task.job.compute
     whole_gpu = compute.gpus_per_worker == 1  # nccl refuses two processes on one
     return TorchTrainer(
         _worker,
-        train_loop_config=config,
+        train_loop_config=_config(task),
         torch_config=TorchConfig(
             backend="nccl" if whole_gpu else "gloo", timeout_s=int(max(compute.stall_seconds, 60))
         ),
@@ -115,6 +104,21 @@ def _trainer(task: Fitting) -> Any:
             failure_config=ray.train.FailureConfig(max_failures=compute.retries),
         ),
     )
+
+
+def _config(task: Fitting) -> dict[str, Any]:
+    """What workers are given."""
+    settings, arrays = task.codec.state()
+    by_worker = itertools.zip_longest(*shares(task.source, task.job.compute.workers))
+    return {
+        "job": task.job.model_dump(mode="json", by_alias=True),
+        "job_id": task.job_id,
+        "checkpoints": _absolute(task.job.checkpoints),
+        "codec": settings,
+        "arrays": arrays,
+        "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
+        "pieces": [piece for row in by_worker for piece in row if piece is not None],
+    }
 
 
 def _wanted(compute: ComputeSettings) -> dict[str, float]:

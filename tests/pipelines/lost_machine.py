@@ -13,9 +13,13 @@ import threading
 import time
 from pathlib import Path
 
-# a machine counts as lost after two seconds instead of fifteen
-os.environ |= {"RAY_health_check_period_ms": "1000", "RAY_health_check_failure_threshold": "2"}
-os.environ |= {"RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5", "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20"}
+os.environ |= {
+    "RAY_health_check_period_ms": "1000",
+    "RAY_health_check_failure_threshold": "2",  # a machine counts as lost after two seconds instead of fifteen
+    "RAY_raylet_start_wait_time_s": "240",  # a busy machine takes its time
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.5",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "20",
+}
 STORE_BYTES = 100_000_000
 
 
