@@ -19,6 +19,7 @@ import signal
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -61,7 +62,7 @@ MIX = {  # what is killed -> how often for each verb
 }
 
 
-def faults(seed: int, only: str | None, most: int | None) -> list[Fault]:
+def faults(seed: int, only: Sequence[str], most: int | None) -> list[Fault]:
     """The plan; a short one takes every so-manieth of a full one's kind."""
     rng = random.Random(seed)
     found = []
@@ -69,7 +70,7 @@ def faults(seed: int, only: str | None, most: int | None) -> list[Fault]:
         for verb, times in verbs.items():
             for _ in range(times):
                 found.append(Fault(len(found), what, verb, rng.random(), rng.random()))
-    chosen = [fault for fault in found if only is None or only in fault.what]
+    chosen = [fault for fault in found if not only or any(word in fault.what for word in only)]
     return chosen if most is None else chosen[:: max(len(chosen) // most, 1)][:most]
 
 
@@ -260,7 +261,7 @@ def main() -> None:
         "--work", type=Path, required=True, help="an empty directory, or that of a run to go on with"
     )
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--only", help="such as driver, store, MLflow server, actor")
+    parser.add_argument("--only", nargs="+", default=(), help="such as driver, store, MLflow server, actor")
     parser.add_argument("--faults", type=int, help="at most so many")
     parser.add_argument("--out", type=Path, help="write the figures there, and not among the results")
     chosen = parser.parse_args()

@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from benchmarks.chaos import Bench
 
 RAY_ROWS = 6000  # sixty shards: long enough for something to happen meanwhile
-RAY_LIMIT = 240.0  # with the time in which a client of Ray's looks for a head that is gone
+RAY_STALL = 150.0  # workers may take a minute to start on a busy machine
+RAY_LIMIT = RAY_STALL + 90.0
 BUCKET = "chaos"
 CALLS = (  # of MLflow's client: what changes something
     "create_run",
@@ -282,7 +283,7 @@ class Places:
         self._cluster.start()
         if "ray" not in self._known:
             self._known["ray"] = jobs.prepare(self.work / "base-ray", RAY_ROWS)
-        compute = {"stall_seconds": 30.0, "runner": self._cluster.address, "workers": 2}
+        compute = {"stall_seconds": RAY_STALL, "runner": self._cluster.address, "workers": 2}
         spec = {**self._known["ray"][fault.verb], "compute": compute}
         key = f"ray {fault.verb}"
         if key not in self._known:  # a model of two workers is another than that of one; rows are the same

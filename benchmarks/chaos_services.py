@@ -131,12 +131,20 @@ class Cluster:
         if self.head is None or self.head.poll() is not None:
             self._end(self.node)
             self._end(self.head)
+            before = self._started()
             self.head, self.node = self._ray("--head", f"--port={self.port}", "--num-cpus=0"), None
-            self._wait(self.head, lambda: self._listens())
+            self._wait(self.head, lambda: self._started() > before)
         if self.node is None or self.node.poll() is not None:
             self._end(self.node)
+            before = self._started()
             self.node = self._ray(f"--address={self.address}", "--num-cpus=3")
-            self._wait(self.node, lambda: bool(self.find("raylet", self.node)))
+            self._wait(self.node, lambda: self._started() > before)
+            time.sleep(3)  # until the head counts its CPUs
+
+    def _started(self) -> int:
+        """How many nodes have said so."""
+        log = self.home / "log.txt"
+        return log.read_text().count("Ray runtime started") if log.exists() else 0
 
     def _ray(self, *options: str) -> subprocess.Popen[bytes]:
         common = ["--include-dashboard=false", "--disable-usage-stats", "--object-store-memory=100000000"]
@@ -150,12 +158,6 @@ class Cluster:
                 start_new_session=True,
                 env={**os.environ, **self.environment, "PYTHONPATH": str(ROOT)},
             )
-
-    def _listens(self) -> bool:
-        with contextlib.suppress(OSError):
-            socket.create_connection(("127.0.0.1", self.port), timeout=1).close()
-            return True
-        return False
 
     def _wait(self, process: subprocess.Popen[bytes], ready: object) -> None:
         deadline = time.monotonic() + START_SECONDS
