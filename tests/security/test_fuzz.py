@@ -17,7 +17,7 @@ from benchmarks.fuzz_guard import Guard, Surroundings
 from benchmarks.fuzz_targets import TARGETS
 from genai_core.errors import InvalidInput
 
-SHORT = 40
+SHORT = 25
 
 
 @pytest.fixture(scope="session")

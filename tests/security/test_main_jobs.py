@@ -19,6 +19,7 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from jobs.cli import main
+from tests.security.without_pickle import LOADERS
 
 pytestmark = [pytest.mark.mlflow, pytest.mark.s3]
 ROOT = Path(__file__).parents[2]
@@ -107,6 +108,8 @@ def ran(s3_endpoint: str, tmp_path_factory: pytest.TempPathFactory) -> Ran:
         access_key="testing", secret_key="testing", endpoint_override=s3_endpoint, allow_bucket_creation=True
     )
     _lake(filesystem, bucket, folder)
+    (folder / "x").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
+    (folder / "m").write_bytes(b"N")
     (folder / "jobs.yaml").write_text(JOBS.format(store=f"s3://AKIAIOSFODNN7EXAMPLE:{SECRET}@{bucket}"))
     kept = {name: v for name, v in os.environ.items() if not name.startswith(("MLFLOW_", "GENAI_", "AWS_"))}
     environment = kept | {
@@ -129,40 +132,11 @@ def _python(folder: Path, environment: dict[str, str], *command: str) -> subproc
 def test_all_jobs_end_well_though_nothing_can_be_unpickled(ran: Ran) -> None:
     assert ran.code == 0, ran.error
     assert [job["status"] for job in json.loads(ran.out.splitlines()[-1])["jobs"]] == ["done"] * 6
-    assert json.loads(ran.error.splitlines()[-1]) == {"copies": 0}
+    assert json.loads(ran.error.splitlines()[-1])["copies"] == 0, "not even in memory"
 
 
-LOADERS = (
-    "pickle.load(open('x', 'rb'))",
-    "pickle.loads(open('x', 'rb').read())",
-    "_pickle.Unpickler(open('x', 'rb')).load()",
-    "pickle.Unpickler(open('x', 'rb')).load()",
-    "pickle._Unpickler(open('x', 'rb')).load()",
-    "torch.load('x')",
-    "numpy.load('x', allow_pickle=True)",
-    "joblib.load('x')",
-    "marshal.loads(open('m', 'rb').read())",
-)
-SEEN = """
-import sys; sys.path.insert(0, {here!r})
-from without_pickle import *
-refuse_from_now_on(); refuse_libraries()
-import _pickle, joblib, marshal, numpy, pickle, torch
-for code in {loaders!r}:
-    try:
-        eval(code)
-    except Unpickled:
-        print(code)
-assert pickle.loads(pickle.dumps(io.BytesIO)) is io.BytesIO
-"""
-
-
-def test_every_way_to_unpickle_is_seen(ran: Ran) -> None:
-    (ran.folder / "x").write_bytes(b"cposix\nsystem\n(S'true'\ntR.")
-    (ran.folder / "m").write_bytes(b"N")
-    script = SEEN.format(here=str(Path(__file__).parent), loaders=LOADERS)
-    done = _python(ran.folder, ran.environment, "-c", script)
-    assert done.stdout.splitlines() == list(LOADERS), done.stderr
+def test_every_way_to_unpickle_would_have_been_seen(ran: Ran) -> None:
+    assert json.loads(ran.error.splitlines()[-1])["seen"] == [*LOADERS, "a copy in memory is none"]
 
 
 def test_a_secret_in_a_uri_is_written_nowhere(ran: Ran) -> None:
