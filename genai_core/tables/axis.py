@@ -12,31 +12,19 @@ Beyond the range seen, the density falls off as scale / (scale + distance)^2 (Lo
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, fields
-from itertools import pairwise
 
 import numpy as np
 
 from genai_core.spaces import OffAxis
-from genai_core.tables.sketches import NumericSummary
 
-MAX_ATOMS = 128
 MAX_DISCRETE = 400  # with no more distinct values every value is an atom; a year of days fits
-MAX_NEW, NEGLIGIBLE = (
-    0.05,
-    0.01,
-)  # new ones among the rare values to come, and among all: above, no value is an atom
 TILT, OFF_GRID = (
     0.25,
     2.0,
 )  # nats by which the density of unseen values falls along the axis; lengths added off the grid
-ATOM_MASS = 0.001
-ATOM_ROWS = 20
 MAX_BINS = 64
 MAX_CELLS = 4096
-ROWS_PER_CELL = 5  # no cell is made from fewer training rows: the draw inside it stays anonymous among them
-QUANTILE_POINTS = 8193
 SPECIALS = ("below", "above", "unseen", "nan", "positive_infinite", "negative_infinite", "missing")
 
 
@@ -278,151 +266,3 @@ class NumericAxis:
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         arrays = {name: value for name, value in values.items() if isinstance(value, np.ndarray)}
         return {name: value for name, value in values.items() if name not in arrays}, arrays
-
-
-def fit_axis(summary: NumericSummary) -> NumericAxis:
-    """The axis of a summarised column; with nothing finite in it, an axis of special values alone."""
-    seen = {
-        "nan": summary.nan,
-        "positive_infinite": summary.positive_infinite,
-        "negative_infinite": summary.negative_infinite,
-        "missing": summary.missing,
-    }
-    marks = np.array([bool(seen.get(name, 0)) for name in SPECIALS])
-    if not summary.counted:
-        return _empty_axis(summary.integral, marks)
-    gridded, decimals = _grid(summary)
-    step = max(summary.divisor, 1) if gridded and decimals == 0 else 1
-    offset = summary.anchor if step != 1 and summary.anchor is not None else 0
-
-    def to_grid(values: np.ndarray) -> np.ndarray:
-        if not gridded:
-            return np.asarray(values, np.float64)
-        if np.asarray(values).dtype.kind != "f":
-            return (np.asarray(values, np.int64) - offset) // step
-        scaled = np.asarray(values, np.float64) * 10.0**decimals
-        return np.rint((np.clip(scaled, -(2.0**62), 2.0**62) - offset) / step).astype(np.int64)
-
-    kind = np.int64 if summary.integral else np.float64
-    limits = to_grid(np.array([summary.minimum, summary.maximum], kind))
-    points = np.clip(to_grid(summary.quantiles(QUANTILE_POINTS)), limits[0], limits[1])
-    atoms, atom_rows = _atoms(summary, to_grid)
-    robust = _central_range(points, limits)
-    edges, cell_bin, cell_rank = _cells(points, atoms, summary.counted - atom_rows, gridded, limits)
-    axis = NumericAxis(
-        gridded=gridded,
-        decimals=decimals,
-        step=step,
-        offset=offset,
-        minimum=np.array(limits[0]),
-        maximum=np.array(limits[1]),
-        unit=max(robust / 100, 1.0) if gridded else robust / 100,
-        scale=max(robust / 2, 1.0) if gridded else robust / 2,
-        atoms=atoms,
-        edges=edges,
-        cell_bin=cell_bin,
-        cell_rank=cell_rank,
-        atom_token=np.arange(len(atoms), dtype=np.int64),
-        seen=marks,
-        location=float(np.median(points)),
-        spread=robust / 4.65,  # the 1 %-99 % range of a normal distribution in standard deviations
-    )
-    _order_by_value(axis)
-    return axis
-
-
-def _central_range(points: np.ndarray, limits: np.ndarray) -> float:
-    """The 1 %-99 % range, or the whole one where that is nothing; finite and positive."""
-    halves = points.astype(float) / 2
-    central = float(np.subtract(*np.quantile(halves, [0.99, 0.01])))
-    whole = float(limits[1] / 2 - limits[0] / 2)
-    return min(2 * (central or whole or 0.5), 1e308)
-
-
-def _empty_axis(integral: bool, seen: np.ndarray) -> NumericAxis:
-    none, zero = np.zeros(0, np.int64), np.array(0)
-    return NumericAxis(
-        integral, 0, 1, 0, zero, zero, 1.0, 0.0, none, none, none, none, none, seen, 0.0, 1.0
-    )  # fmt: skip
-
-
-def _grid(summary: NumericSummary) -> tuple[bool, int]:
-    """Whether the axis has a grid, and its decimals. Fine grids (over 1e7 points) are as good as none."""
-    if summary.integral:
-        return True, 0
-    if summary.decimals is None:
-        return False, 0
-    points = (float(summary.maximum) - float(summary.minimum)) * 10.0**summary.decimals  # type: ignore[arg-type]
-    return summary.decimals <= 2 or points <= 1e7, summary.decimals
-
-
-def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray]) -> tuple[np.ndarray, int]:
-    """Values with a mass of their own (grid units, sorted), and the rows they hold."""
-    counts, complete = summary.frequent_values()
-    if complete and len(counts) <= MAX_DISCRETE and not _more_to_come(counts, summary.counted):
-        chosen = list(counts)
-    else:
-        least = max(ATOM_MASS * summary.counted, ATOM_ROWS)
-        ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
-        chosen = [value for value, count in ranked[:MAX_ATOMS] if count >= least]
-    rows = sum(counts[value] for value in chosen)
-    kind = np.int64 if summary.integral else np.float64
-    return np.unique(to_grid(np.array(chosen, kind))) if chosen else to_grid(np.zeros(0, kind)), rows
-
-
-def _more_to_come(counts: dict[float | int, int], rows: int) -> bool:
-    """Whether there are many values that were not seen: the share of those seen once estimates it (Good 1953)."""
-    once = sum(count == 1 for count in counts.values())
-    rare = sum(count for count in counts.values() if count < ATOM_ROWS)  # zeros and caps do not count
-    return once > MAX_NEW * rare and once > NEGLIGIBLE * rows
-
-
-def _cells(
-    points: np.ndarray, atoms: np.ndarray, rows: int, gridded: bool, limits: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Edges of the cells in rank space, and the bin and rank of each cell."""
-    none = np.zeros(0, np.int64)
-    if rows <= 0:
-        return none, none, none
-    points = points[~np.isin(points, atoms)]
-    low, high = limits
-    if gridded:
-        points = points - np.searchsorted(atoms, points)
-        low, high = low - np.searchsorted(atoms, low), high + 1 - np.searchsorted(atoms, high, "right")
-    if high <= low:
-        return none, none, none
-    points = np.concatenate([[low], points, [high]])
-    cells = int(np.clip(rows // ROWS_PER_CELL, 1, MAX_CELLS))
-    bins = int(np.clip(round(cells**0.5), 1, MAX_BINS))
-    outer = _quantile_edges(points, bins, low, high)
-    pieces = [_inner_edges(points, a, b, max(cells // bins, 1), gridded) for a, b in pairwise(outer)]
-    edges = np.concatenate([p[:-1] for p in pieces] + [[high]])
-    cell_bin = np.repeat(np.arange(len(pieces)), [len(p) - 1 for p in pieces])
-    cell_rank = np.concatenate([np.arange(len(p) - 1) for p in pieces])
-    return edges.astype(points.dtype), cell_bin, cell_rank
-
-
-def _quantile_edges(points: np.ndarray, number: int, low: float, high: float) -> np.ndarray:
-    inner = np.quantile(points, np.linspace(0, 1, number + 1)[1:-1], method="lower")
-    inner = np.unique(inner)
-    return np.concatenate([[low], inner[(inner > low) & (inner < high)], [high]]).astype(points.dtype)
-
-
-def _inner_edges(points: np.ndarray, low: float, high: float, number: int, gridded: bool) -> np.ndarray:
-    if gridded and float(high) - float(low) <= number:  # the whole range of int64 overflows it
-        return np.arange(low, high + 1)
-    inside = points[(points >= low) & (points < high)]
-    return _quantile_edges(inside, number, low, high) if len(inside) else np.array([low, high])
-
-
-def _order_by_value(axis: NumericAxis) -> None:
-    """Number the first tokens along the axis, bins and atoms merged, so that neighbours are neighbours."""
-    bins = int(axis.cell_bin.max()) + 1 if len(axis.cell_bin) else 0
-    axis.atom_token = np.arange(len(axis.atoms), dtype=np.int64) + bins
-    if not bins:
-        return
-    first, _ = axis.places_on_axis()
-    order = np.argsort(first[: axis.places], kind="stable")
-    token = np.empty(len(order), np.int64)
-    token[order] = np.arange(len(order))
-    axis.cell_bin, axis.atom_token = token[axis.cell_bin], token[axis.atom_token]

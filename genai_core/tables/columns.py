@@ -18,7 +18,8 @@ import pyarrow.types as pt
 from genai_core.codec import whole
 from genai_core.errors import InvalidData
 from genai_core.spaces import Position
-from genai_core.tables.axis import NumericAxis, fit_axis
+from genai_core.tables.axis import NumericAxis
+from genai_core.tables.axis_fit import fit_axis
 from genai_core.tables.sketches import CategoricalSummary, NumericSummary
 
 MAX_FLAT = 512  # categories with more values are split into groups, so that no softmax is wider
