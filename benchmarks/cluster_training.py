@@ -49,42 +49,45 @@ def main() -> None:
     chosen = parser.parse_args()
     torch.set_num_threads(1)
     table = csv.read_csv(chosen.data / "adult" / "train.csv").slice(0, ROWS)
-    figures = {
-        "worlds": lambda: worlds(table),
-        "precision": lambda: precisions(table, chosen.data / "mnist" / "mnist.npz"),
-        "overhead": lambda: overhead(table),
-    }[chosen.part]()
+    if chosen.part == "worlds":
+        worlds(table)
+    elif chosen.part == "precision":
+        record("precision", precisions(table, chosen.data / "mnist" / "mnist.npz"))
+    else:
+        record("overhead", overhead(table))
+
+
+def recorded() -> dict[str, Any]:
+    """What earlier parts have found."""
     path = RESULTS / "cluster_training.json"
-    earlier = json.loads(path.read_text())["figures"] if path.exists() else {}
-    save(
-        "cluster_training",
-        earlier | {chosen.part: figures},
-        rows=ROWS,
-        epochs=EPOCHS,
-        batch=BATCH,
-        model=SMALL,
-    )
+    return json.loads(path.read_text())["figures"] if path.exists() else {}
+
+
+def record(part: str, figures: dict[str, Any]) -> None:
+    """Keep a part beside the others."""
+    settings = {"rows": ROWS, "epochs": EPOCHS, "batch": BATCH, "model": SMALL, "seeds": SEEDS}
+    save("cluster_training", recorded() | {part: figures}, **settings)
 
 
 # -- numbers of workers --------------------------------------------------------------------------------------
 
 
-def worlds(table: pa.Table) -> dict[str, Any]:
-    """Validation losses, nats, by workers and rule: the curve of the first seed, the end of all."""
-    found: dict[str, Any] = {}
+def worlds(table: pa.Table) -> None:
+    """Validation losses, nats, by workers and rule: the curve of the first seed, the best of all.
+
+    Recorded one by one: what is recorded already is not measured again.
+    """
+    found: dict[str, Any] = recorded().get("worlds", {})
     for world, rule in WORLDS:
-        ends, curve = [], []
-        for seed in SEEDS:
-            history = trained_by(table, world, rule, seed)
-            ends.append(round(min(entry["validation_loss"] for entry in history), 4))
-            curve = curve or [round(entry["validation_loss"], 3) for entry in history]
-        found[f"{world} worker(s), {rule}"] = {
-            "best": ends,
-            "mean": round(statistics.mean(ends), 4),
-            "curve": curve,
-        }
-        print(world, rule, found[f"{world} worker(s), {rule}"], flush=True)
-    return found
+        name = f"{world} worker(s), {rule}"
+        if name in found:
+            continue
+        histories = [trained_by(table, world, rule, seed) for seed in SEEDS]
+        losses = [[entry["validation_loss"] for entry in history] for history in histories]
+        best = [round(min(each), 4) for each in losses]
+        curve = [round(loss, 3) for loss in losses[0]]
+        found[name] = {"best": best, "mean": round(statistics.mean(best), 4), "curve": curve}
+        record("worlds", found)
 
 
 def trained_by(table: pa.Table, world: int, rule: str, seed: int) -> list[dict[str, float]]:
