@@ -8,6 +8,7 @@ written the same way by training in one process, and Ray's reports cost up to tw
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import queue
@@ -38,6 +39,7 @@ from pipelines.local_training import calibration_rows
 from pipelines.settings import ComputeSettings
 
 POLL_SECONDS = 2.0
+PEER_SECONDS = 1800  # a worker may read its share so much longer than another
 
 
 def fit_on_ray(task: Fitting) -> FittedModel:
@@ -91,7 +93,7 @@ def _trainer(task: Fitting) -> Any:
         _worker,
         train_loop_config=_config(task),
         torch_config=TorchConfig(
-            backend="nccl" if whole_gpu else "gloo", timeout_s=int(max(compute.stall_seconds, 60))
+            backend="nccl" if whole_gpu else "gloo", timeout_s=int(max(compute.stall_seconds, PEER_SECONDS))
         ),
         scaling_config=ray.train.ScalingConfig(
             num_workers=compute.workers if compute.min_workers is None else (compute.fewest, compute.workers),
@@ -193,8 +195,9 @@ class _Follower:
         self.task, self.kept, self.told, self.shown = task, kept, 0, 0.0
 
     def look(self) -> None:
-        if facts := self.kept.facts():
-            self.tell(facts)
+        with contextlib.suppress(Unavailable):  # a store that fails now is asked again
+            if facts := self.kept.facts():
+                self.tell(facts)
 
     def tell(self, progress: dict[str, Any]) -> None:
         """Of the progress in a checkpoint, what is new."""
