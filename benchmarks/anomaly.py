@@ -9,9 +9,10 @@ neighbours after standardisation, IForest scikit-learn's default. Settings were 
 from __future__ import annotations
 
 import argparse
+import json
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,7 @@ from genai_core import AnomalyDetector
 from genai_core.train import as_table
 
 LEVEL = 0.1
-MEMBERS = ("ensemble", "pseudo_likelihood", "memory")
+MEMBERS = ("ensemble", "pseudo_likelihood", "memory", "denoising")
 PARTS = ("semi", "unsup", "models", "mixed", "speed", "determinism")
 Scores = dict[str, np.ndarray]
 
@@ -71,37 +72,46 @@ def discoveries(odd: np.ndarray, p_values: np.ndarray) -> dict[str, float]:
     return {"false": round(false, 4), "power": round(float(flagged[odd == 1].mean()), 4)}
 
 
-def protocol(kind: str, tables: list[str], options: argparse.Namespace) -> dict[str, Any]:
-    """Every table, seed by seed: detector -> AUROC and AP; of the semi-supervised protocol the discoveries too."""
-    found: dict[str, Any] = {}
-    for name in tables:
-        for seed in options.seeds:
-            part = split(*load(options.data, name, options.rows, seed), kind, seed)
-            started = time.process_time()
-            scores, p = ours(part.train, part.test, "clean" if kind == "semi" else "contaminated", seed)
-            seconds = time.process_time() - started
-            scores |= {peer: score(part.train, part.test) for peer, score in PEERS.items()}
-            row: dict[str, Any] = {each: judged(part.odd, value) for each, value in scores.items()}
-            if kind == "semi":
-                row["at_10_percent"] = discoveries(part.odd, p)
-            row["cpu_seconds"] = round(seconds, 1)
-            found.setdefault(name, {})[str(seed)] = row
-            print(kind, name, seed, row, flush=True)
-    return {"mean": _means(found), "tables": found}
+def protocol(kind: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Detector -> AUROC and AP of one table; of the semi-supervised protocol the discoveries too."""
+    part = split(*load(options.data, name, options.rows, seed), kind, seed)
+    started = time.process_time()
+    scores, p = ours(part.train, part.test, "clean" if kind == "semi" else "contaminated", seed)
+    seconds = time.process_time() - started
+    scores |= {peer: score(part.train, part.test) for peer, score in PEERS.items()}
+    row: dict[str, Any] = {each: judged(part.odd, value) for each, value in scores.items()}
+    if kind == "semi":
+        row["at_10_percent"] = discoveries(part.odd, p)
+    return row | {"cpu_seconds": round(seconds, 1)}
 
 
-def models(tables: list[str], options: argparse.Namespace) -> dict[str, Any]:
+def models(kind: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """The likelihood alone of models that are trained in full: exact of the autoregressive, a bound of the VAE."""
-    found: dict[str, Any] = {}
-    for name in tables:
-        part = split(*load(options.data, name, options.rows, options.seeds[0]), "semi", options.seeds[0])
-        row = {}
-        for kind in ("autoregressive", "vae"):
-            model = genai_core.fit(part.train, kind, seed=options.seeds[0], score_effort=0.01)
-            row[kind] = judged(part.odd, -model.log_prob(as_table(part.test)))
-        found[name] = {str(options.seeds[0]): row}
-        print("models", name, row, flush=True)
-    return {"mean": _means(found), "tables": found}
+    part = split(*load(options.data, name, options.rows, seed), "semi", seed)
+    row = {}
+    for family in ("autoregressive", "vae"):
+        model = genai_core.fit(part.train, family, seed=seed, score_effort=0.01)
+        row[family] = judged(part.odd, -model.log_prob(as_table(part.test)))
+    return row
+
+
+class Kept:
+    """Rows that are done, one JSON line each: an interrupted run goes on where it stopped."""
+
+    def __init__(self, path: Path | None) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path and path.exists() else []
+        self.rows = {tuple(key): row for key, row in map(json.loads, lines)}
+
+    def row(self, key: tuple[Any, ...], make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """The row of this key, from before or made now."""
+        if key not in self.rows:
+            self.rows[key] = make()
+            print(*key, self.rows[key], flush=True)
+            if self.path:
+                with self.path.open("a") as file:
+                    file.write(json.dumps([key, self.rows[key]]) + "\n")
+        return self.rows[key]
 
 
 def _means(found: dict[str, Any]) -> dict[str, Any]:
@@ -173,16 +183,28 @@ def determinism() -> dict[str, bool]:
     }
 
 
-def run(options: argparse.Namespace) -> Iterator[tuple[str, Any]]:
+def of_tables(part: str, tables: list[str], options: argparse.Namespace, kept: Kept) -> dict[str, Any]:
+    """Of all tables, or of those that are reached within the minutes given."""
+    make = models if part == "models" else protocol
+    found: dict[str, Any] = {}
+    for seed in options.seeds:
+        for name in tables:
+            key = (part, name, seed, options.rows)
+            if key in kept.rows or time.monotonic() < options.until:
+                row = kept.row(key, lambda n=name, s=seed: make(part, n, s, options))  # type: ignore[misc]
+                found.setdefault(name, {})[str(seed)] = row
+    return {"tables_done": len(found), "mean": _means(found), "tables": found} if found else {}
+
+
+def run(options: argparse.Namespace) -> dict[str, Any]:
     """The parts asked for."""
     tables = [n for n in names(options.data) if not options.tables or n.split("_")[0] in options.tables]
-    for part in options.parts:
-        if part in ("semi", "unsup"):
-            yield part, protocol(part, tables, options)
-        elif part == "models":
-            yield part, models(tables, options)
-        else:
-            yield part, {"mixed": lambda: mixed(0), "speed": speed, "determinism": determinism}[part]()
+    kept = Kept(options.keep)
+    others = {"mixed": lambda: mixed(0), "speed": speed, "determinism": determinism}
+    return {
+        part: others[part]() if part in others else of_tables(part, tables, options, kept)
+        for part in options.parts
+    }
 
 
 def main() -> None:
@@ -193,12 +215,19 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--tables", nargs="*", default=[])
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
-    parser.add_argument("--name", default="")
+    parser.add_argument(
+        "--name", default="", help="results/anomaly_NAME.json instead of results/anomaly.json"
+    )
+    parser.add_argument(
+        "--keep", type=Path, help="file of finished rows, to go on with after an interruption"
+    )
+    parser.add_argument("--minutes", type=float, default=1e6, help="start no table after so many")
     options = parser.parse_args()
+    options.until = time.monotonic() + 60 * options.minutes
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=UserWarning)
     name = f"anomaly_{options.name}" if options.name else "anomaly"
-    save(name, dict(run(options)), "anomaly", rows=options.rows, seeds=options.seeds)
+    save(name, run(options), "anomaly", rows=options.rows, seeds=options.seeds)
 
 
 if __name__ == "__main__":

@@ -12,11 +12,13 @@ from typing import Any
 from genai_core.errors import MissingCapability
 
 MODELS = ("autoregressive", "cyclegan", "dcgan", "gan", "vae")
-MODALITIES = ("audio", "image", "tabular", "text")
+MODALITIES = ("audio", "image", "image_codes", "tabular", "text")
 SCORES = (
     "cepstral_distance",
     "complexity",
+    "denoising",
     "discriminator",
+    "elbo",
     "ensemble",
     "likelihood_ratio",
     "maximum_surprise",
@@ -44,7 +46,7 @@ NLL = "negative_log_likelihood"
 CEPSTRA = "cepstral_distance"
 PATCHES = "patch_memory"
 RATIO = "likelihood_ratio"
-OF_ANY_TABLE = ("ensemble", "pseudo_likelihood", "memory")  # by networks of their own
+OF_ANY_TABLE = ("ensemble", "pseudo_likelihood", "memory", "denoising")  # by networks of their own
 SURPRISE = ("maximum_surprise", "mean_surprise", RATIO, NLL)
 FAMILIES = {
     "autoregressive": Family(
@@ -53,6 +55,7 @@ FAMILIES = {
         {
             "audio": (CEPSTRA, RATIO, NLL),
             "image": ("complexity", PATCHES, RATIO, NLL),
+            "image_codes": (RATIO, "maximum_surprise", NLL),
             "tabular": (*OF_ANY_TABLE, NLL),
             "text": SURPRISE,
         },
@@ -83,7 +86,7 @@ FAMILIES = {
         {
             "audio": (CEPSTRA, "reconstruction", "complexity", RATIO, NLL),
             "image": (PATCHES, "reconstruction", "complexity", RATIO, NLL),
-            "tabular": (*OF_ANY_TABLE, NLL, "reconstruction"),
+            "tabular": (*OF_ANY_TABLE, NLL, "elbo", "reconstruction"),
             "text": (NLL, "reconstruction", RATIO),
         },
     ),

@@ -106,7 +106,33 @@ def nats(
     visible: Tensor | None = None,
 ) -> Tensor:
     """Minus log p(unit | the visible others), (rows, units); strength (rows or 1, 1) of the noise in `numbers`."""
-    p = parameters
+    out = _outputs(parameters, view, numbers, codes, strength, visible)
+    density = _mixture(out[..., : 3 * COMPONENTS], numbers.T)
+    on_axis = (codes.T == NUMBER) & view["numeric"][:, None]
+    if out.shape[2] == 3 * COMPONENTS:
+        return torch.where(on_axis, -density, view["never"]).T
+    logits = out[..., 3 * COMPONENTS :].flatten(0, 1)
+    found = F.cross_entropy(logits, codes.T.reshape(-1), reduction="none").view(len(out), -1)
+    return torch.where(on_axis, found - density, found).T
+
+
+def restored(parameters: State, view: State, found: Vectors) -> Tensor:
+    """Squared error (rows, units) of every number guessed from the other columns; of codes 1 - p(code)."""
+    out = _outputs(parameters, view, found.numbers, found.codes, torch.full((1, 1), JUDGED), None)
+    weight, mean, _ = out[..., : 3 * COMPONENTS].unflatten(2, (3, COMPONENTS)).unbind(2)
+    guess = (torch.softmax(weight, 2) * mean).sum(2)
+    on_axis = (found.codes.T == NUMBER) & view["numeric"][:, None]
+    wrong = torch.ones_like(guess)
+    if out.shape[2] > 3 * COMPONENTS:
+        sure = torch.softmax(out[..., 3 * COMPONENTS :], 2)
+        wrong = 1 - sure.gather(2, found.codes.T.unsqueeze(2)).squeeze(2)
+    return torch.where(on_axis, (found.numbers.T - guess).square(), wrong).T
+
+
+def _outputs(
+    p: State, view: State, numbers: Tensor, codes: Tensor, strength: Tensor, visible: Tensor | None
+) -> Tensor:
+    """(units, rows, outputs): weights, means and log scales of the mixtures, then logits of the codes, if any."""
     added = _added(p, view, numbers, codes)
     if visible is not None:
         added = added * visible.T.unsqueeze(2)
@@ -115,14 +141,7 @@ def nats(
     h = F.silu((added.sum(0) + known) - added + p["start"])
     h = F.silu(torch.baddbmm(p["inner_bias"], h, p["inner"]))
     h = F.silu(torch.baddbmm(p["outer_bias"], h, p["outer"]))
-    out = torch.baddbmm(p["head_bias"], h, p["head"])
-    density = _mixture(out[..., : 3 * COMPONENTS], numbers.T)
-    on_axis = (codes.T == NUMBER) & view["numeric"][:, None]
-    if out.shape[2] == 3 * COMPONENTS:
-        return torch.where(on_axis, -density, view["never"]).T
-    logits = out[..., 3 * COMPONENTS :].flatten(0, 1)
-    found = F.cross_entropy(logits, codes.T.reshape(-1), reduction="none").view(len(out), -1)
-    return torch.where(on_axis, found - density, found).T
+    return torch.baddbmm(p["head_bias"], h, p["head"])
 
 
 def _added(p: State, view: State, numbers: Tensor, codes: Tensor) -> Tensor:
