@@ -20,6 +20,7 @@ from genai_core.spaces import Position, Space, Tokens
 BINS = 100  # of p-values
 TAIL = 0.1  # p-values up to here may be row anomalies
 SHIFT = 0.1  # of the mass, the least that counts as moved
+WITHHELD = 0.2  # of the scores' mass, upwards: from here on p-values say little about single rows
 ALPHA = 0.01  # of all tests of a job together (Bonferroni)
 MIN_ROWS = 50  # fewer cannot be told from chance
 MAX_BUCKETS = (
@@ -115,12 +116,12 @@ class Profile:
         }
 
     def shifts(self, counts: dict[str, np.ndarray]) -> dict[str, Shift]:
-        """Column -> how far it moved; none for too few rows."""
+        """Of the columns that were counted: how far each moved; none for too few rows."""
         found = zip(self.names, self.counts, strict=True)
         return {
             name: shift
             for name, reference in found
-            if (shift := column_shift(np.asarray(counts[name]), reference)) is not None
+            if name in counts and (shift := column_shift(np.asarray(counts[name]), reference)) is not None
         }
 
 

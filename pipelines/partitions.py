@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from genai_core.drift import Profile, Shift, score_shift
+from genai_core.drift import WITHHELD, Profile, Shift, score_shift
 from pipelines.shard_tally import Totals
 from pipelines.sink import DATA, Sink
+from pipelines.sources.files import keys_of
 
 WHOLE = ""  # the name of the one partition of rows that lie in no folders
 
@@ -57,14 +58,16 @@ def partitions(sink: Sink, profile: Profile | None, withhold: bool) -> dict[str,
     found = {}
     for name, total in sorted(totals.items()):
         scores = score_shift(total.arrays["p"], held_out) if "p" in total.arrays else None
-        columns = profile.shifts(total.columns()) if profile and total.columns() else {}
+        keys = keys_of(f"{name}/")  # one value each, whatever the training had
+        counts = {column: counts for column, counts in total.columns().items() if column not in keys}
+        columns = profile.shifts(counts) if profile else {}
         moved = scores is not None and scores.moved(tests)
         found[name] = Partition(
             name,
             total.rows,
             scores=scores if moved else None,
             columns={c: s for c, s in columns.items() if s.moved(tests * len(columns))},
-            withheld=bool(withhold and moved and scores and scores.upwards),
+            withheld=bool(withhold and moved and scores and scores.upwards and scores.size >= WITHHELD),
         )
     return found
 

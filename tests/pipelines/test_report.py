@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -174,6 +176,24 @@ def test_a_lake_job_reports_a_partition_that_moved_as_drift_and_flags_none_of_it
     second = lake.run(job, quiet)
     assert second["moved_partitions"] == 0
     assert "Run after run" in Path("out/_report.html").read_text()
+
+
+def test_that_a_partition_has_one_value_of_its_key_is_no_drift(
+    workplace: Path, drifting_model: tuple[Path, Any]
+) -> None:
+    directory, rows = drifting_model
+    table = rows(3000, 0)
+    for town in ("Bern", "Oslo", "Rome"):
+        Path(f"lake/town={town}").mkdir(parents=True)
+        pq.write_table(table.filter(pc.field("town") == town), f"lake/town={town}/a.parquet")
+    fields = {"model": str(directory), "source": {"kind": "parquet", "path": "lake"}, "sink": {"path": "out"}}
+    scores = {"scores": ["negative_log_likelihood"], "fdr": 0.1}
+    result = lake.run(
+        LakeJob.model_validate({**fields, **scores, "track": {"enabled": False}}), Context(log=print)
+    )
+    found = json.loads(Path("out", result["run"], "_partitions.json").read_text())
+    assert set(found) == {"town=Bern", "town=Oslo", "town=Rome"}
+    assert not any("town" in facts.get("columns", {}) for facts in found.values())
 
 
 @pytest.fixture(scope="module")
