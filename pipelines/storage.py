@@ -300,8 +300,13 @@ def exists(filesystem: pafs.FileSystem, path: str) -> bool:
 def list_files(filesystem: pafs.FileSystem, path: str, recursive: bool = True) -> list[pafs.FileInfo]:
     """The files below a directory, sorted by path; empty when there is no such directory."""
     selector = pafs.FileSelector(path, recursive=recursive, allow_not_found=True)
-    found = (info for info in filesystem.get_file_info(selector) if info.type == pafs.FileType.File)
-    return sorted(found, key=lambda info: info.path)
+    try:
+        infos = filesystem.get_file_info(selector)
+    except (
+        FileNotFoundError
+    ):  # another process made the directory after pyarrow looked in vain, before it looked why
+        infos = filesystem.get_file_info(selector)
+    return sorted((i for i in infos if i.type == pafs.FileType.File), key=lambda info: info.path)
 
 
 def delete(filesystem: pafs.FileSystem, path: str) -> None:

@@ -77,7 +77,9 @@ def die_half_way(part: str) -> None:
 def meet(folder: Path, name: str, other: str, number: int) -> None:
     (folder / f"{name}-{number}").touch()
     deadline = time.monotonic() + 60
-    while not (folder / f"{other}-{number}").exists() and time.monotonic() < deadline:
+    while not (folder / f"{other}-{number}").exists():
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"the other driver did not come to round {number}")
         time.sleep(0.0002)
 
 
