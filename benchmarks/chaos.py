@@ -14,10 +14,8 @@ import argparse
 import json
 import os
 import random
-import resource
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -112,7 +110,10 @@ def driver_in_a_phase(bench: Bench, fault: Fault, home: Path) -> Found:
     for number, step in enumerate(undisturbed.steps, 1):
         by_phase.setdefault(jobs.phase(step), []).append(number)
     phases = [*sorted(by_phase), "after all, before the answer"]
-    phase = phases[fault.number % len(phases)]
+    turn = fault.number + fault.number // len(
+        phases
+    )  # every phase also where every so-manieth fault is taken
+    phase = phases[turn % len(phases)]
     if phase == phases[-1]:
         ended = Driver(bench.spec(fault.verb), home, act=_die_before_the_answer).wait(LIMIT_SECONDS)
     else:
@@ -191,25 +192,16 @@ def act(bench: Bench, fault: Fault) -> Found:
     return found
 
 
-def run(bench: Bench, plan: list[Fault], kept: Path) -> list[tuple[Fault, Found]]:
-    """All faults, each written down when it is over; those that are written down already are not done again."""
-    known = {}
-    for line in kept.read_text().splitlines() if kept.exists() else ():
-        entry = json.loads(line)
-        known[entry["fault"]["number"]] = (Fault(**entry["fault"]), Found(**entry["found"]))
-    found = []
-    for fault in plan:
-        if fault.number not in known or known[fault.number][0] != fault:
-            known[fault.number] = (fault, act(bench, fault))
-            with kept.open("a") as file:
-                entry = {"fault": asdict(fault), "found": asdict(known[fault.number][1])}
-                file.write(json.dumps(entry) + "\n")
-            _tell(*known[fault.number])
-        found.append(known[fault.number])
-    return found
+def read(kept: Path) -> dict[Fault, Found]:
+    """The faults that are written down."""
+    entries = map(json.loads, kept.read_text().splitlines() if kept.exists() else ())
+    return {Fault(**entry["fault"]): Found(**entry["found"]) for entry in entries}
 
 
-def _tell(fault: Fault, found: Found) -> None:
+def write(kept: Path, fault: Fault, found: Found) -> None:
+    """A fault that is over, so that it is not done again; one that was followed by a violation is told at length."""
+    with kept.open("a") as file:
+        file.write(json.dumps({"fault": asdict(fault), "found": asdict(found)}) + "\n")
     state = "fine" if found.fine else f"VIOLATION {found}"
     print(
         f"{fault.number:4} {fault.verb:8} {fault.what:20} {found.phase:30} {state}",
@@ -241,8 +233,9 @@ def table(done: list[tuple[Fault, Found]]) -> list[dict[str, Any]]:
     return [{"verb": v, "killed": w, "phase": p, **counts} for (v, w, p), counts in rows.items()]
 
 
-def figures(done: list[tuple[Fault, Found]], rows: list[dict[str, Any]]) -> dict[str, Any]:
+def figures(done: list[tuple[Fault, Found]]) -> dict[str, Any]:
     """The table with its sums."""
+    rows = table(done)
     names = ("faults", "jobs", "finished", "equal", "reruns", "orphans", "hangs", "crashes", "lost", "twice")
     bad = [f"{fault.number}: {found.note[:300]}" for fault, found in done if not found.fine]
     return {
@@ -263,21 +256,27 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="+", default=(), help="such as driver, store, MLflow server, actor")
     parser.add_argument("--faults", type=int, help="at most so many")
+    parser.add_argument(
+        "--table", action="store_true", help="do no fault; the figures of those that are done"
+    )
     parser.add_argument("--out", type=Path, help="write the figures there, and not among the results")
     chosen = parser.parse_args()
     work = chosen.work.absolute()
     work.mkdir(parents=True, exist_ok=True)
-    import_everything()
-    bench = Bench(work)
-    started = time.monotonic()
-    try:
-        done = run(bench, faults(chosen.seed, chosen.only, chosen.faults), work / "faults.jsonl")
-    finally:
-        bench.places.close()
-    found = figures(done, table(done))
-    usage = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    found["cpu_seconds"] = round(sum(u.ru_utime + u.ru_stime for u in usage))
-    found["wall_seconds"] = round(time.monotonic() - started)
+    plan, kept = faults(chosen.seed, chosen.only, chosen.faults), work / "faults.jsonl"
+    known = read(kept)
+    if chosen.table:
+        plan = [fault for fault in plan if fault in known]
+    else:
+        import_everything()
+        bench = Bench(work)
+        try:
+            for fault in (fault for fault in plan if fault not in known):
+                known[fault] = act(bench, fault)
+                write(kept, fault, known[fault])
+        finally:
+            bench.places.close()
+    found = figures([(fault, known[fault]) for fault in plan])
     if chosen.out:
         chosen.out.write_text(json.dumps(found, indent=1))
     else:

@@ -208,6 +208,7 @@ class Driver:
     ) -> None:
         home.mkdir(parents=True, exist_ok=True)
         self._out = Path(tempfile.mkdtemp(prefix="driver-", dir=home.parent))
+        (self._out / "said.txt").touch()  # it may die before it can say anything
         self.started = time.monotonic()
         self.pid = os.fork()
         if not self.pid:
