@@ -23,7 +23,7 @@ STYLE = """
 body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
 table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top;
         border-bottom: 1px solid var(--line); overflow-wrap: anywhere } td.n, th.n { text-align: right;
-        font-variant-numeric: tabular-nums }
+        font-variant-numeric: tabular-nums; white-space: nowrap }
 svg { width: 100%; height: auto } svg text { font-size: 11px; fill: currentColor }
 .held { fill: var(--line) } .rows { fill: var(--good) } .odd, .flag { fill: var(--bad) }
 .cut { stroke: var(--bad); stroke-dasharray: 4 3 } .tag { color: var(--bad); font-weight: 600 }
@@ -144,7 +144,7 @@ def _moved(partitions: Sequence[Partition]) -> str:
         return ""
     note = (
         '<p class="note">The bulk of these rows differs from the rows that the model was trained on. That is drift, '
-        "not many anomalies: where scores moved up, single rows are not flagged. Train on newer rows, or find out "
+        "not many anomalies; of partitions that are withheld no row is flagged. Train on newer rows, or find out "
         "what changed at the source.</p>\n"
     )
     return note + _table(["Partition", "#Rows", "What moved", ""], rows)
@@ -173,7 +173,7 @@ def _rows(found: Findings) -> str:
                 f"{place}<ul>{values}</ul>",
             ]
         )
-    return _table([f"#{found.score}", "#p-value", "Why", "Which row"], lines)
+    return _table(["#Score", "#p", "Why", "Which row"], lines)
 
 
 def _counts(partitions: Sequence[Partition]) -> str:
