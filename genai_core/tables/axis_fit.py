@@ -19,6 +19,8 @@ ATOM_MASS = 0.001
 ATOM_ROWS = 20
 ROWS_PER_CELL = 5  # no cell is made from fewer training rows: the draw inside it stays anonymous among them
 QUANTILE_POINTS = 8193
+LARGEST = 2**63 - 1
+FINEST = 2.0**53  # from here on floats have no neighbour a grid step away
 
 
 def fit_axis(summary: NumericSummary) -> NumericAxis:
@@ -93,7 +95,10 @@ def _grid(summary: NumericSummary) -> tuple[bool, int]:
         return True, 0
     if summary.decimals is None:
         return False, 0
-    points = (float(summary.maximum) - float(summary.minimum)) * 10.0**summary.decimals  # type: ignore[arg-type]
+    low, high = float(summary.minimum), float(summary.maximum)  # type: ignore[arg-type]
+    if max(abs(low), abs(high)) * 10.0**summary.decimals >= FINEST:
+        return False, 0
+    points = (high - low) * 10.0**summary.decimals
     return summary.decimals <= 2 or points <= 1e7, summary.decimals
 
 
@@ -106,7 +111,9 @@ def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray])
         least = max(ATOM_MASS * summary.counted, ATOM_ROWS)
         ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
         chosen = [value for value, count in ranked[:MAX_ATOMS] if count >= least]
-    rows = sum(counts[value] for value in chosen)
+    if summary.integral and summary.maximum == LARGEST and LARGEST not in chosen:
+        chosen.append(LARGEST)  # a cell would end beyond it
+    rows = sum(counts.get(value, 0) for value in chosen)
     kind = np.int64 if summary.integral else np.float64
     return np.unique(to_grid(np.array(chosen, kind))) if chosen else to_grid(np.zeros(0, kind)), rows
 
@@ -114,6 +121,8 @@ def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray])
 def _more_to_come(counts: dict[float | int, int], rows: int) -> bool:
     """Whether there are many values that were not seen: the share of those seen once estimates it (Good 1953)."""
     once = sum(count == 1 for count in counts.values())
+    if len(counts) == 1:
+        return False
     rare = sum(count for count in counts.values() if count < ATOM_ROWS)  # zeros and caps do not count
     return once > MAX_NEW * rare and once > NEGLIGIBLE * rows
 
@@ -129,7 +138,7 @@ def _cells(
     low, high = limits
     if gridded:
         points = points - np.searchsorted(atoms, points)
-        low, high = low - np.searchsorted(atoms, low), high + 1 - np.searchsorted(atoms, high, "right")
+        low, high = low - np.searchsorted(atoms, low), high - np.searchsorted(atoms, high, "right") + 1
     if high <= low:
         return none, none, none
     points = np.concatenate([[low], points, [high]])
