@@ -66,6 +66,11 @@ class RayCluster:
         times = [times_of(process) for node in self._nodes for process in tree(node)]
         return sum(times)
 
+    def named(self, word: str) -> list[psutil.Process]:
+        """The processes of the cluster that call themselves so, such as the actors of a job."""
+        found = [process for node in self._nodes for process in tree(node)]
+        return [process for process in found if word in title(process)]
+
     def kill_head(self) -> None:
         """As a machine that fails."""
         kill(tree(self._nodes.pop(0)))
@@ -158,6 +163,13 @@ def times_of(process: psutil.Process) -> float:
         found = process.cpu_times()
         return float(found.user + found.system + found.children_user + found.children_system)
     return 0.0
+
+
+def title(process: psutil.Process) -> str:
+    """What it is called in a list of processes; empty when it has just ended."""
+    with contextlib.suppress(psutil.Error):
+        return " ".join(process.cmdline())
+    return ""
 
 
 def kill(processes: Sequence[psutil.Process]) -> None:
