@@ -165,8 +165,8 @@ class FitSettings(Settings):
 class Reading(Settings):
     """How records of a modality are read."""
 
-    def for_family(self, kind: str) -> Self:
-        """The settings with what they leave open decided for a family of models."""
+    def for_job(self, kind: str, seed: int) -> Self:
+        """The settings with what they leave open decided, for a family of models and by the seed of the fit."""
         return self
 
 
@@ -180,10 +180,9 @@ class TabularSettings(Reading):
     )
 
 
-class ImageSettings(Reading):
+class Pictures(Reading):
     """How pictures are read: encoded bytes (PNG, JPEG, ...) or fixed-shape tensors, one a record."""
 
-    kind: Literal["image"] = "image"
     column: str | None = Field(
         None, min_length=1, description="default: the only column that can hold pictures"
     )
@@ -197,8 +196,31 @@ class ImageSettings(Reading):
         "resize", description="what to do with pictures of another size; skipped ones are counted"
     )
     colour: Literal["auto", "grey", "rgb"] = Field("auto", description="auto: as the first picture is")
-    levels: int = Field(256, ge=2, le=256, description="values a channel is cut into; 2: black and white")
     output: Literal["same", "png", "tensor"] = Field("same", description="how pictures are written")
+
+
+class ImageSettings(Pictures):
+    """How pictures are read: models see the levels of their pixels."""
+
+    kind: Literal["image"] = "image"
+    levels: int = Field(256, ge=2, le=256, description="values a channel is cut into; 2: black and white")
+
+
+class ImageCodesSettings(Pictures):
+    """How larger pictures are read: models see the codes of an autoencoder, which is learnt first."""
+
+    kind: Literal["image_codes"] = "image_codes"
+    codes: Literal[64, 512, 4096] = Field(512, description="that there are; 2, 3 or 4 numbers of 8 levels")
+    factor: Literal[2, 4, 8, 16] = Field(8, description="pixels along each side of what one code stands for")
+    channels: int = Field(32, ge=4, le=128, description="of the autoencoder where it is widest in pixels")
+    steps: int = Field(
+        2000, ge=1, le=1_000_000, description="of the autoencoder's training, 32 pictures each"
+    )
+    seed: int | None = Field(None, ge=0, lt=2**63, description="of the autoencoder; default: the fit's")
+
+    def for_job(self, kind: str, seed: int) -> Self:
+        """The seed is the fit's, unless the job says otherwise."""
+        return self.model_copy(update={"seed": seed if self.seed is None else self.seed})
 
 
 class TextSettings(Reading):
@@ -239,12 +261,13 @@ class AudioSettings(Reading):
     mels: int = Field(64, ge=8, le=256, description="bands of the log-mel view")
     hop: float = Field(0.016, gt=0.0005, le=1, description="seconds between frames of the log-mel view")
 
-    def for_family(self, kind: str) -> Self:
+    def for_job(self, kind: str, seed: int) -> Self:
         """Waveforms for autoregressive models, spectrograms for the others, unless the job says otherwise."""
         view = self.view or ("waveform" if kind == "autoregressive" else "log_mel")
         return self.model_copy(update={"view": view})
 
 
 ModalitySettings = Annotated[
-    AudioSettings | ImageSettings | TabularSettings | TextSettings, Field(discriminator="kind")
+    AudioSettings | ImageCodesSettings | ImageSettings | TabularSettings | TextSettings,
+    Field(discriminator="kind"),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -101,6 +101,26 @@ class Classes:
             f"{self.field.name}: {value!r} is no class of the model{nearest(str(value), texts)}; "
             f"it knows: {', '.join(texts[:20])}{', ...' if len(texts) > 20 else ''}"
         )
+
+
+def look_through(
+    batches: Iterable[pa.RecordBatch], learnt: pa.Schema, look: Callable[[pa.RecordBatch], None]
+) -> Classes | None:
+    """Show every batch to `look`, in order; the classes of the label, where one is learnt.
+
+    learnt: the payload's column and perhaps the label's. Raises InvalidData as `Classes.fit` does.
+    """
+
+    def seen() -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            look(batch)
+            yield batch
+
+    if len(learnt) > 1:
+        return Classes.fit(learnt.field(1), (batch.column(learnt.names[1]) for batch in seen()))
+    for _ in seen():
+        pass
+    return None
 
 
 def _plain_type(kind: pa.DataType) -> pa.DataType:

@@ -54,7 +54,7 @@ def fit(
         )
     table = as_table(data)
     how = FitSettings(**settings)
-    reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind)
+    reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind, how.seed)
     codec = catalog.codec_class(reading.kind).fit(
         table.to_batches(max_chunksize=65536), table.schema, reading
     )
@@ -79,12 +79,12 @@ def fit(
         )
 
 
-def modality_settings(given: dict[str, Any] | Any, kind: str) -> Any:
-    """Settings of a modality as a family needs them. Raises MissingCapability: the family does not learn it."""
+def modality_settings(given: dict[str, Any] | Any, kind: str, seed: int = 0) -> Any:
+    """Settings of a modality as a family's fit needs them. Raises MissingCapability: the family does not learn it."""
     if isinstance(given, dict):
         given = TypeAdapter(ModalitySettings).validate_python(given)
     catalog.scores_of(kind, given.kind)
-    return given.for_family(kind)
+    return given.for_job(kind, seed)
 
 
 def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> np.ndarray:

@@ -18,7 +18,11 @@ from pipelines.sources import Piece, Source
 
 # modality -> module with FILE, its name beside the data; ROWS, how many records it shows; and
 # page(table, column, score=None) -> bytes: of the records in `column`; with `score`, of the most anomalous ones
-PAGES = {"audio": "pipelines.listening_page", "image": "pipelines.contact_sheet"}
+PAGES = {
+    "audio": "pipelines.listening_page",
+    "image": "pipelines.contact_sheet",
+    "image_codes": "pipelines.contact_sheet",
+}
 
 
 def of_rows(modality: str, column: str) -> Callable[[Sink, Mapping[str, Any]], dict[str, Any]]:

@@ -253,7 +253,7 @@ def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
             yield batch
 
     codec = catalog.codec_class(job.modality.kind)
-    return codec.fit(counted(), source.schema, job.modality.for_family(job.model.kind))
+    return codec.fit(counted(), source.schema, job.modality.for_job(job.model.kind, job.fit.seed))
 
 
 def _check_sink(job: TrainJob, this: str) -> None:

@@ -13,7 +13,7 @@ import pyarrow as pa
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData
 from genai_core.hyperparameters import AudioSettings
-from genai_core.payload import Classes, PayloadCodec, whole_array
+from genai_core.payload import Classes, PayloadCodec, look_through, whole_array
 from genai_core.pictures.heat_maps import heat_map
 from genai_core.sounds.files import Sound, Unreadable, files_in, holds_sounds, read, write_column
 from genai_core.sounds.views import CLIPS_TOGETHER, Loudness, Spectrogram, View, Waveform, from_state
@@ -61,12 +61,7 @@ class AudioCodec(PayloadCodec):
         settings = settings or AudioSettings()
         learnt = cls.learnt_columns(schema, settings)
         first = _First(learnt.names[0], settings)
-        classes = None
-        if settings.label is None:
-            for batch in batches:
-                first.look(batch)
-        else:
-            classes = Classes.fit(learnt.field(1), (first.look(b).column(settings.label) for b in batches))
+        classes = look_through(batches, learnt, first.look)
         view = first.view()
         written = pa.schema([field.with_nullable(True) for field in learnt])
         return cls(written, classes, view, first.rate, dict(first.counts))
@@ -154,8 +149,8 @@ class _First:
         self.reasons: Counter[str] = Counter()
         self.loudness: Loudness | None = None
 
-    def look(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Of every batch, in order."""
+    def look(self, batch: pa.RecordBatch) -> None:
+        """At every batch, in order."""
         self.counts["rows"] += batch.num_rows
         column = whole_array(batch.column(self.column))
         for start in range(0, batch.num_rows, CLIPS_TOGETHER):
@@ -163,7 +158,6 @@ class _First:
             found = [sound for data in files if (sound := self._read(data)) is not None]
             if found and self.settings.view != Waveform.kind:
                 self._listen(found)
-        return batch
 
     def _read(self, data: bytes | None) -> Sound | None:
         try:

@@ -12,8 +12,8 @@ import pyarrow as pa
 
 from genai_core.codec import MIN_ROWS, whole
 from genai_core.errors import InvalidData
-from genai_core.hyperparameters import ImageSettings
-from genai_core.payload import Classes, PayloadCodec, whole_array
+from genai_core.hyperparameters import ImageSettings, Pictures
+from genai_core.payload import Classes, PayloadCodec, look_through, whole_array
 from genai_core.pictures.columns import (
     holds_pictures,
     images,
@@ -64,40 +64,38 @@ class ImageCodec(PayloadCodec):
         Raises InvalidData: fewer than 10 rows, no picture that can be read, a label that is none.
         """
         settings = settings or ImageSettings()
-        learnt = cls.learnt_columns(schema, settings)
-        first = _First(learnt.names[0])
-        classes = None
-        if settings.label is None:
-            for batch in batches:
-                first.look(batch)
-        else:
-            classes = Classes.fit(learnt.field(1), (first.look(b).column(settings.label) for b in batches))
-        if first.rows < MIN_ROWS:
-            raise InvalidData(f"found {first.rows} picture(s) to learn from; at least {MIN_ROWS} are needed")
-        frame = first.frame(settings)
-        payload = learnt.field(0)
-        fields = [payload.with_type(written_type(payload.type, settings.output, frame)), *list(learnt)[1:]]
-        written = pa.schema([f.with_nullable(True) for f in fields])
-        return cls(written, classes, frame, settings.levels, first.rows)
+        first = FirstPicture(cls.learnt_columns(schema, settings), settings)
+        classes = look_through(batches, first.learnt, first.look)
+        frame = first.frame()
+        return cls(first.written(frame), classes, frame, settings.levels, first.rows)
 
     @functools.cached_property
-    def space(self) -> Grid:
-        """The space of the encoded records."""
+    def space(self) -> Any:
+        """The space of the encoded records, a Grid."""
+        return Grid(*self.frame.shape, levels=self.levels, **self.names)
+
+    @property
+    def names(self) -> dict[str, Any]:
+        """What a space has to know of the columns."""
         names = self.schema.names
         label = {} if self.classes is None else {"classes": len(self.classes), "label_name": names[1]}
-        return Grid(*self.frame.shape, levels=self.levels, name=names[0], **label)
+        return {"name": names[0], **label}
 
     def encode(self, table: pa.Table) -> Records:
-        """Levels, in the order (channel, row, column); the nearest of the levels to each of 256 values."""
+        """The label, if there is one, and `entries_of` the picture."""
         self.check_schema(table.schema)
         with bombs_refused():
             pixels, faults = read_column(whole_array(table.column(self.schema.names[0])), self.frame)
         labels = self.label_codes(table, faults)
         x = np.zeros((table.num_rows, self.space.entries), self.space.dtype)
-        x[:, self.space.labelled :] = self._level_of[pixels].reshape(table.num_rows, -1)
+        x[:, self.space.labelled :] = self.entries_of(pixels)
         if labels is not None:
             x[:, :1] = labels
         return Records(x, np.zeros((len(x), len(self.space.fields)), np.float32), faults)
+
+    def entries_of(self, pixels: np.ndarray) -> np.ndarray:
+        """Levels, in the order (channel, row, column): the nearest to each of 256 values; (rows, entries)."""
+        return self._level_of[pixels].reshape(len(pixels), -1)
 
     def pixels(self, tokens: np.ndarray) -> np.ndarray:
         """uint8 (rows, channels, height, width) of records."""
@@ -110,16 +108,21 @@ class ImageCodec(PayloadCodec):
             columns.append(self.classes.decode(tokens[:, 0]))
         return pa.Table.from_arrays(columns, schema=self.schema)
 
+    def heat(self, entries: np.ndarray) -> np.ndarray:
+        """What each pixel adds, (rows, height, width), of what a picture's entries add."""
+        return entries.reshape(-1, *self.frame.shape).sum(1)
+
     def explain(self, table: pa.Table, entries: np.ndarray | None) -> dict[str, list[Any]]:
         """`why`: the picture's nats and its hottest region, the label's nats; `heat_map`: PNG as large as the frame."""
         if entries is None:
             return {"why": [None] * table.num_rows, HEAT_MAP: [None] * table.num_rows}
         labelled = self.space.labelled
-        heat = entries[:, labelled:].reshape(-1, *self.frame.shape).sum(1)
+        heat = self.heat(entries[:, labelled:])
         labels = table.column(self.schema.names[1]).to_pylist() if labelled else [None] * len(heat)
         why = []
         for row, (own, label) in enumerate(zip(heat, labels, strict=True)):
-            reasons = [_reason(self.schema.names[0], own.sum(), hottest_region(own))]
+            nats = entries[row, labelled:].sum()
+            reasons = [_reason(self.schema.names[0], nats, hottest_region(own))]
             if labelled:
                 reasons.append(_reason(self.schema.names[1], entries[row, 0], str(label)))
             why.append(sorted(reasons, key=lambda reason: -reason["nats"]))
@@ -138,10 +141,7 @@ class ImageCodec(PayloadCodec):
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> ImageCodec:
         """The inverse of `state`."""
         schema, classes = cls.schema_from_state(settings)
-        *shape, other_sizes = settings["frame"]
-        sides = dict(zip(("channels", "height", "width"), shape, strict=True))
-        height, width = (whole(sides, name, 1, MAX_SIDE) for name in ("height", "width"))
-        frame = Frame(whole(sides, "channels", 1, 3), height, width, other_sizes)
+        frame = frame_from(settings["frame"])
         return cls(schema, classes, frame, whole(settings, "levels", 2, 256), settings["rows"])
 
 
@@ -149,24 +149,32 @@ def _reason(column: str, nats: float, value: str) -> dict[str, Any]:
     return {"column": column, "nats": float(nats), "value": value}
 
 
-class _First:
+def frame_from(state: list[Any]) -> Frame:
+    """A frame as a state keeps it. Raises ValueError for impossible sizes."""
+    *shape, other_sizes = state
+    sides = dict(zip(("channels", "height", "width"), shape, strict=True))
+    height, width = (whole(sides, name, 1, MAX_SIDE) for name in ("height", "width"))
+    return Frame(whole(sides, "channels", 1, 3), height, width, other_sizes)
+
+
+class FirstPicture:
     """Looks for the first readable picture of a stream, and counts rows."""
 
-    def __init__(self, column: str) -> None:
-        self.column, self.rows = column, 0
+    def __init__(self, learnt: pa.Schema, settings: Pictures) -> None:
+        self.learnt, self.settings = learnt, settings
+        self.rows = 0
         self.size: tuple[int, int] | None = None  # height, width
         self.is_colour = False
         self.reasons: Counter[str] = Counter()
 
-    def look(self, batch: pa.RecordBatch) -> pa.RecordBatch:
-        """Of every batch, in order."""
+    def look(self, batch: pa.RecordBatch) -> None:
+        """At every batch, in order."""
         self.rows += batch.num_rows
         if self.size is None:
             with bombs_refused():
-                for image in self._images(batch.column(self.column)):
+                for image in self._images(batch.column(self.learnt.names[0])):
                     self.size, self.is_colour = (image.height, image.width), image.mode == "RGB"
                     break
-        return batch
 
     def _images(self, column: pa.Array) -> Iterator[Any]:
         for image in images(column):
@@ -175,14 +183,21 @@ class _First:
             else:
                 yield image
 
-    def frame(self, settings: ImageSettings) -> Frame:
-        """What all pictures are brought to. Raises InvalidData when none can be read."""
+    def frame(self) -> Frame:
+        """What all pictures are brought to. Raises InvalidData: too few rows, or none that can be read."""
+        if self.rows < MIN_ROWS:
+            raise InvalidData(f"found {self.rows} picture(s) to learn from; at least {MIN_ROWS} are needed")
         if self.size is None:
             reasons = ", ".join(f"{count} {reason}" for reason, count in self.reasons.most_common())
             raise InvalidData(
-                f"none of the {self.rows} pictures in column {self.column!r} is readable: {reasons}"
+                f"none of the {self.rows} pictures in column {self.learnt.names[0]!r} is readable: {reasons}"
             )
-        height, width = settings.size or self.size
+        return self.frame_so_far(self.size)
+
+    def frame_so_far(self, size: tuple[int, int]) -> Frame:
+        """The frame, if `size` is that of the first readable picture. Raises InvalidData when it is too large."""
+        settings = self.settings
+        height, width = settings.size or size
         if max(height, width) > MAX_SIDE:
             raise InvalidData(
                 f"pictures of {height} x {width} pixels are too large to be learnt; set modality.size to at most "
@@ -190,6 +205,12 @@ class _First:
             )
         colour = self.is_colour if settings.colour == "auto" else settings.colour == "rgb"
         return Frame(3 if colour else 1, height, width, settings.other_sizes)
+
+    def written(self, frame: Frame) -> pa.Schema:
+        """The schema of the tables that a codec writes."""
+        payload, *label = self.learnt
+        payload = payload.with_type(written_type(payload.type, self.settings.output, frame))
+        return pa.schema([field.with_nullable(True) for field in (payload, *label)])
 
 
 CODEC = ImageCodec

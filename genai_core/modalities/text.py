@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from codecs import utf_8_decode
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -15,7 +15,7 @@ import pyarrow.types as pt
 from genai_core.codec import MIN_ROWS, whole
 from genai_core.errors import InvalidData, InvalidInput
 from genai_core.hyperparameters import TextSettings
-from genai_core.payload import Classes, PayloadCodec
+from genai_core.payload import Classes, PayloadCodec, look_through
 from genai_core.spaces import Records, Sequence
 from genai_core.texts import tokens as text_tokens
 from genai_core.texts.odd_words import odd_words
@@ -76,10 +76,7 @@ class TextCodec(PayloadCodec):
         settings = settings or TextSettings()
         kept = cls.learnt_columns(schema, settings)
         seen = _Seen(kept.names[0], settings)
-        columns = (batch.column(kept.names[-1]) for batch in seen.through(batches))
-        classes = Classes.fit(kept.field(1), columns) if len(kept) > 1 else None
-        for _ in columns:  # all of them, when there are no classes
-            pass
+        classes = look_through(batches, kept, seen.look)
         if seen.texts < MIN_ROWS:
             raise InvalidData(
                 f"found {seen.texts} text(s) to learn from; at least {MIN_ROWS} are needed. "
@@ -220,13 +217,11 @@ class _Seen:
         self.sample: list[str] = []  # every `step`th text, for byte pairs
         self.step, self.sampled = 1, 0
 
-    def through(self, batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        """The same batches, each looked at before it is passed on."""
-        for batch in batches:
-            column = pa.chunked_array([batch.column(self.name)])
-            for start in range(0, len(column), ROWS_AT_ONCE):
-                self._update(beginnings(column.slice(start, ROWS_AT_ONCE), self.reach + 1))
-            yield batch
+    def look(self, batch: pa.RecordBatch) -> None:
+        """At every batch, in order."""
+        column = pa.chunked_array([batch.column(self.name)])
+        for start in range(0, len(column), ROWS_AT_ONCE):
+            self._update(beginnings(column.slice(start, ROWS_AT_ONCE), self.reach + 1))
 
     def _update(self, texts: pa.LargeBinaryArray) -> None:
         self.rows += len(texts)

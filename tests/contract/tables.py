@@ -22,12 +22,15 @@ def pictures(rows: int = 60, seed: int = 0) -> pa.Table:
     lying = random.random(rows) < 0.5
     for row, at in enumerate(random.integers(1, 6, rows)):
         (pixels[row] if lying[row] else pixels[row].T)[at : at + 2] += 200
-    encoded = []
-    for picture in pixels:
-        out = io.BytesIO()
-        Image.fromarray(picture).save(out, "PNG")
-        encoded.append(out.getvalue())
-    return pa.table({"picture": encoded, "bar": np.where(lying, "lying", "upright")})
+    cells = [encoded(picture) for picture in pixels]
+    return pa.table({"picture": cells, "bar": np.where(lying, "lying", "upright")})
+
+
+def encoded(picture: np.ndarray) -> bytes:
+    """PNG of uint8 pixels (height, width) or (height, width, 3)."""
+    out = io.BytesIO()
+    Image.fromarray(picture).save(out, "PNG")
+    return out.getvalue()
 
 
 def texts(rows: int = 60, seed: int = 0) -> pa.Table:
@@ -64,6 +67,10 @@ class Case(NamedTuple):
 CASES = {
     "audio": Case(sounds, {"kind": "audio", "label": "pitch", "seconds": 0.125, "mels": 16}),
     "image": Case(pictures, {"kind": "image", "label": "bar"}),
+    "image_codes": Case(
+        pictures,
+        {"kind": "image_codes", "label": "bar", "codes": 64, "factor": 4, "channels": 8, "steps": 20},
+    ),
     "tabular": Case(small_table, {"kind": "tabular"}),
     "text": Case(texts, {"kind": "text", "label": "who", "length": 40}),
 }

@@ -14,12 +14,14 @@ from hypothesis import strategies as st
 from genai_core import catalog
 from genai_core.errors import SchemaMismatch
 from genai_core.modalities.tabular import TabularCodec
+from genai_core.tables.axis_fit import ATOM_ROWS
 from genai_core.train import modality_settings
 from tests.contract.spaces import every_type, small_table
 from tests.contract.tables import CASES
 
 WHY = pa.list_(pa.struct([("column", pa.string()), ("nats", pa.float64()), ("value", pa.string())]))
 TABLES = {"every_type": every_type, "small": small_table}
+LOSSY = ("image_codes",)  # what is decoded is near to what was encoded, no more
 
 
 def test_every_modality_has_a_codec_and_a_small_table() -> None:
@@ -57,7 +59,7 @@ def test_decoded_tables_have_the_schema_and_encode_to_the_same_records(modality:
     decoded = codec.decode(records.tokens, np.random.default_rng(0))
     assert decoded.schema.equals(codec.schema, check_metadata=True)
     decoded.validate(full=True)
-    assert np.array_equal(codec.encode(decoded).tokens, records.tokens)
+    assert modality in LOSSY or np.array_equal(codec.encode(decoded).tokens, records.tokens)
     assert decoded.equals(codec.decode(records.tokens, np.random.default_rng(0))), "the same bytes again"
 
 
@@ -161,8 +163,11 @@ def test_any_integers_survive(values: list[int | None]) -> None:
     codec = TabularCodec.fit(table.to_batches(), table.schema)
     records = codec.encode(table)
     decoded = codec.decode(records.tokens, np.random.default_rng(0))
-    if len(set(values)) <= 400:  # all atoms: exact
-        assert decoded.equals(table)
+    assert np.array_equal(codec.encode(decoded).tokens, records.tokens)
+    often = {value for value in values if values.count(value) >= ATOM_ROWS or value is None}
+    there = [value for value in values if value is not None]
+    for value, drawn in zip(values, decoded.column(0).to_pylist(), strict=True):
+        assert drawn == value if value in often else min(there) <= drawn <= max(there)
 
 
 @settings(max_examples=60, deadline=None)
