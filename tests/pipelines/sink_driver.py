@@ -107,7 +107,11 @@ def main() -> None:
     if child == 0:
         drive(folder, "second", "first", rounds["second"], child)
         return
-    drive(folder, "first", "second", rounds["first"], child)
+    try:
+        drive(folder, "first", "second", rounds["first"], child)
+    except BaseException:
+        os.kill(child, signal.SIGKILL)
+        raise
     sys.exit(abs(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])))
 
 
