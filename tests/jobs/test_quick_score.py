@@ -18,6 +18,12 @@ from jobs.quick_score import Request, fit_and_score
 ROWS = 240
 
 
+@pytest.fixture(autouse=True)
+def few_steps(monkeypatch) -> None:
+    """The networks of scores learn for a moment: what is read, refused and written does not depend on it."""
+    monkeypatch.setattr("genai_core.scores.pseudo_likelihood.STEPS", 100)
+
+
 @pytest.fixture
 def data(tmp_path: Path) -> dict[str, str]:
     """Two correlated columns and noise; the last ten test rows are far out."""
