@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from jobs.execute import Voice, run_file
+from jobs.execute import Voice, check_file, run_file
 
 SPECS = Path(__file__).parents[2] / "jobs" / "specs"
 SMALL = {
@@ -99,3 +99,29 @@ def test_adversarial_families_learn_and_draw_pictures(workplace: Path, kind: str
     train(kind)
     run("generate_images", "model=model", "rows=5")
     assert pq.read_table("out/synthetic-digits/data")["label"].to_pylist() == ["7"] * 5
+
+
+def test_larger_pictures_are_learnt_as_codes_drawn_and_scored(workplace: Path) -> None:
+    small = [
+        f"modality.{setting}"
+        for setting in ("codes=64", "factor=4", "channels=4", "steps=3", "size=[20, 20]")
+    ]
+    fit = ["fit.max_epochs=1", "fit.evaluations=1", "fit.max_seconds=null", *SMALL["autoregressive"]]
+    learn = ("source.path=lake/digits", "sink.path=model", *small, *fit)
+    assert run("train_images_codes", *learn)["unreadable"] == {"empty": 1, "truncated": 1}
+    made = run("generate_images", "model=model", "rows=10")
+    table = pq.read_table("out/synthetic-digits/data")
+    assert made["overview"] == "_contact_sheet.png" and table["label"].to_pylist() == ["7"] * 10
+    assert {Image.open(io.BytesIO(data)).size for data in table["image"].to_pylist()} == {(20, 20)}
+    done = run("score_images", "model=model", "fdr=null", "top_k=5")
+    assert done["rows"] == 182 and done["overview"] == "_contact_sheet.png"
+    odd = pq.read_table("out/odd-digits/_anomalies.parquet").to_pylist()
+    assert {Image.open(io.BytesIO(row["heat_map"])).size for row in odd} == {(20, 20)}
+    assert all(row["negative_log_likelihood"] > 0 for row in odd)
+
+
+def test_a_family_that_cannot_use_codes_is_refused_before_anything_is_read(workplace: Path) -> None:
+    spec = str(SPECS / "train_images_codes.yaml")
+    changes = ("track.enabled=false", "sink.path=model", "source.path=lake/digits", "model.kind=dcgan")
+    outcome = check_file(spec, changes, Voice(quiet=True))
+    assert outcome.code != 0 and "for image_codes there are: autoregressive" in outcome.sentence
