@@ -1,8 +1,8 @@
 """Distance to the nearest of the training rows that are remembered: any model's, it asks the network nothing
 
 Rows are compared as vectors (`genai_core.tables.vectors`). The memory is cut into BLOCKS; the score is the mean over
-the blocks of the squared distance to the nearest row of each: steadier than one nearest row, and as quick. A category
-that differs counts as two; what no training row had, UNKNOWN more.
+the blocks of the squared distance to the nearest row of each: steadier than one nearest row, and as quick. Categories
+are standardised like numbers, up to a limit; what no training row had is UNKNOWN farther.
 """
 
 from __future__ import annotations

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from genai_core.spaces import OffAxis, Position, Tokens
 
+HEAVIEST = 3.0  # standard deviations that a rare code is away from the others
 CLASSES = 32  # codes of a category: its most frequent values, and the last for all others
 FARTHEST = 50.0  # standard deviations
 NUMBER, OFF_AXIS = 0, 1  # codes of a numeric unit
@@ -80,7 +81,7 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
     units = units_of(space)
     parts: dict[str, list[np.ndarray]] = {n: [] for n in ("number", "code", "side", "rarity", "odd")}
     knots: dict[str, list[np.ndarray]] = {n: [] for n in ("at", "score", "mean", "spread")}
-    coded = []
+    coded, weights = [], [np.zeros(0)]
     for unit in units:
         index = x[:, unit.first].numpy() * unit.ranks
         index = index if unit.second is None else index + x[:, unit.second].numpy()
@@ -88,7 +89,11 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
         for kept, own in zip((parts, knots), found, strict=True):
             for name, table in own.items():
                 kept[name].append(table)
-        coded.append(bool((found[0]["code"][index] != NUMBER).any()))
+        codes = found[0]["code"]
+        coded.append(bool((codes[index] != NUMBER).any()))
+        if coded[-1]:
+            share = np.bincount(codes[index], minlength=int(codes.max()) + 1) / len(x)
+            weights.append(np.minimum((share * (1 - share)).clip(1e-12) ** -0.5, HEAVIEST) * 0.5**0.5)
     tensors = {name: torch.from_numpy(np.concatenate(tables)) for name, tables in parts.items()}
     tensors |= {name: torch.from_numpy(np.stack(rows)) for name, rows in knots.items()}
     outside = [unit.position.off_axis or NOWHERE for unit in units]
@@ -104,6 +109,7 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
         "kinds": torch.tensor([int(table.max()) + 1 for table in parts["code"]]),
         "numeric": torch.tensor([u.position.values is not None for u in units]),
         "coded": torch.tensor(coded),
+        "weight": torch.from_numpy(np.concatenate(weights).astype(np.float32)),
         "never": torch.tensor(2.0 * (len(x) + 1)).log(),  # nats of what was never seen
     }
 
@@ -123,7 +129,7 @@ def points(view: State, found: Vectors) -> Tensor:
     kinds = view["kinds"][coded]
     ones = numbers.new_zeros(len(numbers), int(kinds.sum()))
     ones.scatter_(1, found.codes[:, coded] + kinds.cumsum(0) - kinds, 1.0)
-    return torch.cat([numbers, ones], 1)
+    return torch.cat([numbers, ones * view["weight"]], 1)
 
 
 def by_field(state: State, by_unit: Tensor) -> Tensor:
