@@ -219,8 +219,8 @@ def table(done: list[tuple[Fault, Found]]) -> list[dict[str, Any]]:
             {
                 "faults": found.faults,
                 "jobs": 1,
-                "finished": found.finished and found.rows,
-                "equal": found.equal,
+                "finished": int(found.finished and found.rows),
+                "equal": int(found.equal),
                 "reruns": found.reruns,
                 "orphans": found.orphans,
                 "hangs": found.hangs,

@@ -99,13 +99,16 @@ class Places:
     def store_frozen(self, bench: Bench, fault: Fault, home: Path) -> Found:
         """It accepts connections and answers nothing, until the driver has given up."""
 
+        hung: list[bool] = []
+
         def happens(driver: Driver, seconds: float) -> None:
             driver.over(fault.chance * seconds)
             self._store.signal(signal.SIGSTOP)
-            driver.over(LIMIT_SECONDS)
+            hung.append(not driver.over(LIMIT_SECONDS))
             self._store.signal(signal.SIGCONT)
 
-        return self._on_store(bench, fault, home, happens)
+        found = self._on_store(bench, fault, home, happens)
+        return replace(found, hangs=found.hangs + sum(hung))
 
     def _on_store(
         self, bench: Bench, fault: Fault, home: Path, happens: Callable[[Driver, float], None]

@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pyarrow as pa
 
@@ -23,7 +23,9 @@ from pipelines.shard_work import Produce, ShardWork
 from pipelines.sink import Sink
 from pipelines.sources import Reader
 from pipelines.tracking import ResolvedModel, Run, left_open
+from pipelines.watchdog import Watchdog
 
+T = TypeVar("T")
 Summarise = Callable[[Sink, Mapping[str, Any]], dict[str, Any]]
 
 
@@ -81,8 +83,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     """Do the job, or what is left of it; returns what the last line of standard output says."""
     started = time.monotonic()
     sink, this, job = Sink(batch.job.sink.path), batch.identity, batch.job
-    sink.check(this)
-    if finished := sink.manifest():
+    if finished := _watched(job, lambda: _standing(sink, this)):
         context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
         if left_open(job.track, this["job_id"]):  # its driver, or the server, died before all was told
             with _run(batch, context) as run:
@@ -90,7 +91,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
                 _log_all(run, batch, sink, finished)
         return _result(batch, finished, started, reused=True)
     check_place(job, batch.plan.rows, batch.output)
-    done = sink.prepare(this)
+    done = _watched(job, lambda: sink.prepare(this))
     with _run(batch, context) as run:
         _log_inputs(run, batch)
         runner = _do(batch, sink, done, context)
@@ -98,6 +99,19 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
         run.log_metrics({"seconds": time.monotonic() - started})
         _log_all(run, batch, sink, manifest)
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
+
+
+def _watched(job: BatchJob, work: Callable[[], T]) -> T:
+    """A store that has stopped answering ends the job here too, not only while shards are made."""
+    found: list[T] = []
+    Watchdog(job.compute.stall_seconds).run(lambda: found.append(work()))
+    return found[0]
+
+
+def _standing(sink: Sink, this: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The manifest of the same job that has finished."""
+    sink.check(this)
+    return sink.manifest()
 
 
 def _run(batch: Batch, context: Context) -> Run:
@@ -147,7 +161,7 @@ def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
     try:
         with storage.explained(sink.uri):
             summary = _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
-        return sink.finish(batch.plan, batch.provenance, summary)
+        return _watched(batch.job, lambda: sink.finish(batch.plan, batch.provenance, summary))
     except Unavailable as error:  # after the work: no longer a matter of bad input
         raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error
 
