@@ -227,7 +227,9 @@ def load_profile(directory: str | os.PathLike[str]) -> Profile | None:
     from genai_core.drift import Profile
 
     header = read_header(directory)
-    data, settings = (_checked(Path(directory), n, header.files[n]) for n in ("arrays.safetensors", "codec.json"))
+    data, settings = (
+        _checked(Path(directory), n, header.files[n]) for n in ("arrays.safetensors", "codec.json")
+    )
     with _fitting_together(directory):
         arrays = numpy_arrays(data)
         return Profile.of(_codec(header, settings, arrays).space, arrays.get(PROFILE))
