@@ -1,4 +1,4 @@
-"""Writes the parts of README.md that the code knows better: the capability table and the file tree.
+"""Writes the parts of README.md that the code knows better: the capability table, the file tree, the faults survived.
 
     python docs/readme.py           rewrite them
     python docs/readme.py --check   exit 1 where they are out of date (a test does the same)
@@ -10,9 +10,11 @@ A file's purpose in the tree is the first line of its docstring, so there is one
 from __future__ import annotations
 
 import ast
+import json
 import re
 import sys
 import textwrap
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -103,7 +105,7 @@ def _column(depth: int) -> int:
 
 
 def _line(name: str, text: str, depth: int) -> str:
-    head, margin = f"{'  ' * depth}{name:<{_column(depth)}}", " " * _column(0)
+    head, margin = f"{'  ' * depth}{name:<{_column(depth) - 1}} ", " " * _column(0)
     return (
         textwrap.fill(text, WIDTH, initial_indent=head, subsequent_indent=margin) if text else head.rstrip()
     )
@@ -126,7 +128,28 @@ def _first_sentence(text: str) -> str:
     return text.partition(". ")[0].strip().rstrip(".")
 
 
-BLOCKS = {"capabilities": capability_table, "tree": file_tree}
+FAULT_SUMS = ("finished", "equal", "orphans", "hangs", "lost", "twice")
+
+
+def chaos_table() -> str:
+    """What was killed, how often by verb, and what came of the jobs, from benchmarks/results/chaos.json."""
+    figures = json.loads((ROOT / "benchmarks/results/chaos.json").read_text(encoding="utf-8"))["figures"]
+    sums: dict[str, Counter[str]] = defaultdict(Counter)
+    for row in figures["table"]:
+        counts = {row["verb"]: row["faults"], "jobs": row["jobs"], **{key: row[key] for key in FAULT_SUMS}}
+        sums[row["killed"]].update(counts)
+        sums["all"].update(counts)
+    heads = ["killed or disturbed", "generate", "score", "train", "jobs", *FAULT_SUMS]
+    rows = [
+        _row([name, *(str(counts[key]) for key in heads[1:])])
+        for name, counts in sums.items()
+        if name != "all"
+    ]
+    whole = _row(["**all**", *(f"**{sums['all'][key]}**" for key in heads[1:])])
+    return "\n".join([_row(heads), "|---" * len(heads) + "|", *rows, whole])
+
+
+BLOCKS = {"capabilities": capability_table, "chaos": chaos_table, "tree": file_tree}
 
 
 def rendered(text: str) -> str:
