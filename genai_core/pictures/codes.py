@@ -30,6 +30,7 @@ LEVELS = (
 )
 WIDEST = 4  # times the channels that the encoder begins with
 STEM = 4  # pixels along each side that its first convolution takes together
+EVEN = 0.02  # of `_uneven`; without it a fifth as many codes were in use, and reconstructions 0.9 dB worse
 BATCH = 32
 EVALUATIONS = 20
 HELD_OUT = 10  # one picture in so many
@@ -79,7 +80,8 @@ class CodeAutoencoder(Model):
         exact = (_levels(share) + 0.5) / LEVELS
         # the gradient passes the rounding as if it were not there (Bengio et al. 2013)
         made = self._decoded(share + (exact - share).detach())
-        return (made[..., : pictures.shape[2], : pictures.shape[3]] - pictures).square().mean()
+        error = (made[..., : pictures.shape[2], : pictures.shape[3]] - pictures).square().mean()
+        return error + EVEN * _uneven(share) if self.training else error
 
     def validation_loss(self, x: Tensor) -> float:
         return sum(float(self(part, "fit")) * len(part) for part in x.split(BATCH)) / len(x)
@@ -111,6 +113,17 @@ class CodeAutoencoder(Model):
     def _decoded(self, share: Tensor) -> Tensor:
         """Pictures of numbers in 0 .. 1."""
         return F.pixel_shuffle(self.to_pixels(rectified(self.up(2 * share - 1))), self.stem)
+
+
+def _uneven(share: Tensor) -> Tensor:
+    """0 when the numbers have the mean and variance of even ones over 0 .. 1, and no correlation.
+
+    After the covariance terms of Bardes et al. (2022): what tells codes apart is spread over all of them.
+    """
+    numbers = share.transpose(0, 1).flatten(1)
+    covariance = 12 * torch.cov(numbers, correction=0)
+    off_centre = 12 * (numbers.mean(1) - 0.5).square()
+    return off_centre.mean() + (covariance - torch.eye(len(numbers), device=share.device)).square().mean()
 
 
 def _levels(share: Tensor) -> Tensor:

@@ -89,3 +89,11 @@ def test_weights_of_another_autoencoder_are_refused(model: codes.CodeAutoencoder
     odd = dict(weights, **{"to_pixels.bias": np.full_like(weights["to_pixels.bias"], np.nan)})
     with pytest.raises(ValueError, match="finite"):
         codes.restored(odd, 3, 512, 4, 16)
+
+
+def test_what_keeps_codes_in_use_asks_for_even_and_independent_numbers() -> None:
+    even = torch.rand(4000, 3, 2, 2, generator=torch.Generator().manual_seed(0))
+    equal = even[:, :1].expand(-1, 3, -1, -1)
+    assert codes._uneven(even) < 1e-3 and codes._uneven(equal) > 0.5
+    assert codes._uneven(torch.full((4, 3, 2, 2), 0.5)) > 0.3, "one code for everything"
+    assert torch.isfinite(codes._uneven(torch.rand(1, 3, 1, 1)))
