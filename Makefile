@@ -38,7 +38,7 @@ demo: env  ## lake -> train -> generate -> score on 336,776 real flights, under 
 	@$(BIN)/python -m jobs.demo
 
 test: env  ## the tests, in two processes: one for those that need Ray, one for the others
-	$(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 lint: env  ## style, format, types, import contracts
 	$(BIN)/ruff check .

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import pyarrow as pa
@@ -37,7 +37,6 @@ def find(
     provenance: Mapping[str, Any],
     asked: Question,
     model: Path,
-    title: str,
     lake: LakeFacts | None,
 ) -> dict[str, Any]:
     """Write `_anomalies.parquet`, `_partitions.json` and `_report.html`; what the manifest says of all that.
@@ -53,7 +52,7 @@ def find(
     with storage.explained(sink.uri):
         facts = {part.name: part.facts() for part in parts}
         storage.put_bytes(sink.filesystem, sink.path(PARTITIONS), json.dumps(facts, sort_keys=True).encode())
-        page = report.page(_findings(sink, provenance, asked, summary, parts, title, lake))
+        page = report.page(_findings(sink, provenance, asked, summary, parts, lake))
         storage.put_bytes(sink.filesystem, sink.path(report.FILE), page)
     return summary
 
@@ -73,14 +72,14 @@ def _findings(
     asked: Question,
     summary: Mapping[str, Any],
     parts: Sequence[Partition],
-    title: str,
     lake: LakeFacts | None,
 ) -> Findings:
     bars = histogram(sink)
     listed, cut = _listed(sink, asked.score)
     lake = lake or LakeFacts()
     return Findings(
-        title=title,
+        # not the job's name, nor the output's: equal jobs leave equal bytes, whatever they are called
+        title=f"Anomalies in {PurePosixPath(str(provenance['source']['path'])).name}",
         score=asked.score,
         unit=bars["unit"] if bars else "",
         facts=_facts(provenance, asked, summary, parts),

@@ -140,7 +140,7 @@ def scoring_batch(
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: (
-            find(sink, provenance, _with_feedback(question, job, model), model.directory, job.title, lake)
+            find(sink, provenance, _with_feedback(question, job, model), model.directory, lake)
             | of_anomalies(sink, header.modality, header.schema.names[0], names[0], source)
         ),
     )

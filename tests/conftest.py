@@ -21,16 +21,40 @@ RAY_CPUS = 4  # logical: the machine may have fewer
 STORE_BYTES = 150_000_000
 
 
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """For a run in two processes: what needs Ray stays together, since there is one Ray, and starts first.
+# Files with tests that need Ray or a tracking server. In a run in two processes they stay together, since there is one
+# of each, and start first; of all others a file stays together, so that what it prepares is prepared once.
+SERVERS = (
+    "test_autoscaling.py",
+    "test_interruptions.py",
+    "test_lineage.py",
+    "test_ray_jobs.py",
+    "test_ray_runner.py",
+    "test_ray_training.py",
+    "test_tracking_server.py",
+)
 
-    Else a file stays together, so that what it prepares is prepared once.
-    """
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         shared = item.get_closest_marker("ray") or "mlflow_server" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("servers" if shared else item.path.name))
-    items.sort(key=lambda item: not item.get_closest_marker("ray"))
+        if shared and item.path.name not in SERVERS:
+            raise pytest.UsageError(
+                f"{item.nodeid} uses Ray or the tracking server: name its file in SERVERS"
+            )
+    items.sort(key=lambda item: item.path.name not in SERVERS)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """xdist's own groups (`--dist loadgroup`, 3.8) are of no effect with pytest 9.2, which keeps node ids elsewhere."""
+    from xdist.scheduler.loadfile import LoadFileScheduling
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0].rpartition("/")[2]
+            return "servers" if file in SERVERS else file
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="session")
