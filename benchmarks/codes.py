@@ -64,13 +64,12 @@ def main() -> None:
     model = kept_or_learnt(train, chosen)
     figures = {"part": part, **model.provenance["benchmark"], "notes": list(model.codec.notes)}
     figures |= kept_by_codes(model, held_out) | likelihood(model, held_out)
-    made, drawing = timed(lambda: genai_samples(model))
+    made, drawing = timed(lambda: samples(model))
     figures |= judged(model, made, sources, train, held_out) | {"sample_cpu_seconds": drawing}
     if chosen.pilot:
-        sheet(model, made, held_out).save("/tmp/codes.png")
         print(figures)
     else:
-        sheet(model, made, held_out).save(record.RESULTS / "codes.png", optimize=True)
+        sheet(model, made, held_out).save(record.RESULTS / "codes.jpg", quality=90)
         record.save(
             "codes", figures, **{k: v for k, v in vars(chosen).items() if k not in ("data", "keep", "pilot")}
         )
@@ -169,7 +168,7 @@ def likelihood(model: genai.FittedModel, held_out: pa.Table) -> dict[str, float]
     return {"nats_a_code": round(float(shares[:, 1].mean() / (model.codec.space.entries - 1)), 3)}
 
 
-def genai_samples(model: genai.FittedModel) -> pa.Table:
+def samples(model: genai.FittedModel) -> pa.Table:
     """MADE pictures of every class."""
     parts = [model.sample(MADE, seed=number, where={"class": n}) for number, n in enumerate(CLASSES)]
     return pa.concat_tables(parts)
