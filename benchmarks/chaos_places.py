@@ -180,7 +180,7 @@ class Places:
         return self._recorded(bench, fault, home, found, self._server.database, spec)
 
     def _tracked(self, spec: Spec, uri: str, fault: Fault) -> Spec:
-        track: Spec = {"experiment": f"chaos-{fault.number}", "uri": uri}
+        track: Spec = {"experiment": f"chaos-{fault.verb}-{fault.number}", "uri": uri}
         if fault.verb == "train":
             track["register"] = f"chaos-{fault.number}"
         return {**spec, "track": track}
@@ -201,7 +201,7 @@ class Places:
             spec = self._tracked(bench.spec(verb), uri, Fault(-1, "", verb, 0, 0))
             home = self.work / f"undisturbed-tracked-{verb}"
             found = undisturbed(spec, home, self._tracking_environment(self.work / "reference"))
-            self._known[key] = found, _metrics(database, "chaos--1")[0]
+            self._known[key] = found, _metrics(database, f"chaos-{verb}--1")[0]
         known: tuple[Undisturbed, set[tuple[str, int]]] = self._known[key]
         return known
 
@@ -220,10 +220,15 @@ class Places:
             expected = {(name, step) for name, step in expected if name != "seconds"}
         metrics, runs, versions = _metrics(database, spec["track"]["experiment"])
         unfinished = [status for status in runs if status != "FINISHED"]
+        # a job whose server is gone keeps its model here and says so; the run that registers it later is another
+        kept = home / ".genai" / "models"
+        again = fault.verb == "train" and not local and kept.exists()
+        if again:
+            _remove(kept)
         found = replace(
             found,
             lost=len(expected - metrics) + len(unfinished),
-            twice=max(len(runs) - 1, 0) + max(versions - 1, 0),
+            twice=max(len(runs) - 1 - again, 0) + max(versions - 1, 0),
             note=f"{found.note} | runs {runs}, versions {versions}, missing {sorted(expected - metrics)[:5]}",
         )
         for name in ("mlflow.db", "mlartifacts", "spool", "cache"):
