@@ -52,7 +52,7 @@ class Spool:
         self._server, self._send, self._report = server, send, report
         self._waiting: deque[Operation] = deque()
         self._lock = threading.Condition()
-        self._closing = self._failing = self._reported = False
+        self._closing = self._failing = self._reported = self._hurried = False
         self._thread = threading.Thread(target=self._deliver, name="genai-tracking", daemon=True)
         self._thread.start()
 
@@ -66,6 +66,16 @@ class Spool:
                 self._waiting.append(operation)
             if len(self._waiting) > MAX_WAITING // MAX_METRICS:
                 self._drop_oldest_metrics()
+
+    def flush(self, seconds: float = 10.0) -> None:
+        """Wait for at most so long until all that waits is delivered; not at all while the server is away."""
+        deadline = time.monotonic() + seconds
+        with self._lock:
+            self._hurried = True
+            self._lock.notify_all()
+            while self._waiting and not self._failing and time.monotonic() < deadline:
+                self._lock.wait(0.02)
+            self._hurried = False
 
     def close(self, seconds: float = 10.0) -> int:
         """Deliver what waits for at most so long (2 s when the server was already away); keep the rest on disk.
@@ -121,7 +131,8 @@ class Spool:
                 if self._closing:
                     return None
                 self._lock.wait(FLUSH_SECONDS)
-            if not self._closing and not attempt and self._waiting[0]["op"] == "metrics":
+            at_once = self._closing or self._hurried
+            if not at_once and not attempt and self._waiting[0]["op"] == "metrics":
                 self._lock.wait(FLUSH_SECONDS)  # let a batch grow
             self._waiting[0]["sealed"] = True
             return self._waiting[0]

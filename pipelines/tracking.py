@@ -210,6 +210,11 @@ class Run:
             )
             return version
 
+    def flush(self) -> None:
+        """Deliver what waits (at most 10 s), before something is done that a later run would not do again."""
+        if self._spool is not None:
+            self._spool.flush()
+
     def finish(self, status: str = "FINISHED") -> None:
         """Deliver what waits (at most 10 s) and end the run as FINISHED, FAILED or KILLED. Never raises."""
         self._put({"op": "end", "status": status, "time": records.now()})

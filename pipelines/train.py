@@ -238,10 +238,13 @@ def _fit(
     if in_process(job.compute):
         from pipelines.local_training import fit_here
 
-        return fit_here(fitting)
-    from pipelines.ray_training import fit_on_ray
+        fitted = fit_here(fitting)
+    else:
+        from pipelines.ray_training import fit_on_ray
 
-    return fit_on_ray(fitting)
+        fitted = fit_on_ray(fitting)
+    tracked.flush()  # a run that finds the model does not train, and has no metrics of its own
+    return fitted
 
 
 def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:

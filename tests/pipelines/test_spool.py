@@ -64,6 +64,22 @@ def test_everything_arrives_in_order_and_metrics_travel_together() -> None:
     assert server.calls < 10, "at most a thousand metrics a batch, and few batches"
 
 
+def test_what_waits_for_a_batch_is_delivered_when_it_has_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(spool, "FLUSH_SECONDS", 60.0)
+    server = Server()
+    queue, _ = run(server)
+    for step in range(3):
+        queue.put(metric(step))
+    queue.flush()
+    assert server.steps == [0, 1, 2]  # without an end: the process may now be killed
+    server.up = False
+    queue.put(metric(3))
+    started = time.monotonic()
+    queue.flush(seconds=30)
+    assert time.monotonic() - started < 10  # a server that is away is not waited for
+    assert queue.close(0.1) == 1
+
+
 def test_a_server_that_comes_back_gets_everything_and_nothing_is_reported() -> None:
     server = Server(up=False)
     queue, messages = run(server)
