@@ -99,10 +99,12 @@ class AnyOrderNetwork(CausalNetwork):
     def forward(self, x: Tensor, order: Tensor | None = None) -> Tensor:
         """Nats (batch, positions). order: a permutation of the positions, see `position_order`."""
         order = self._order() if order is None else order
-        embedded = self.embedding(x).transpose(0, 1)
-        added = torch.baddbmm(self.presence, embedded, self.source)
-        context = _SumBefore.apply(added, order.tolist())
+        context = _SumBefore.apply(self.added(x), order.tolist())
         return self.heads.log_prob(self._hidden(context), x)
+
+    def added(self, x: Tensor) -> Tensor:
+        """(positions, rows, context): what each token adds to the running sum."""
+        return torch.baddbmm(self.presence, self.embedding(x).transpose(0, 1), self.source)
 
     def _hidden(self, context: Tensor) -> Tensor:
         first, second, third = self.biases

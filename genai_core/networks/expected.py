@@ -17,23 +17,17 @@ def expected(network: AnyOrderNetwork, sampler: Sampler, x: Tensor, fields: Sequ
 
     The middle of p(field | all others) where its values are ordered, the most probable value elsewhere.
     """
-    added = _added(network, x)
+    added = network.added(x)
     total, out = added.sum(0), x.clone()
     for field in fields:
         positions = network.space.positions_of(field)
         others, guess = total - added[positions].sum(0), x.clone()
         for number, i in enumerate(positions):
             before = positions[:number]
-            context = others + _added(network, guess)[before].sum(0) if before else others
+            context = others + network.added(guess)[before].sum(0) if before else others
             logits = sampler.logits(i, context, guess)
             guess[:, i] = out[:, i] = _middle(network.space.positions[i], logits, guess)
     return out
-
-
-def _added(network: AnyOrderNetwork, x: Tensor) -> Tensor:
-    """(positions, rows, context): what each token adds to the running sum."""
-    embedded = network.embedding(x).transpose(0, 1)
-    return torch.baddbmm(network.presence, embedded, network.source)
 
 
 def _middle(position: Position, logits: Tensor, x: Tensor) -> Tensor:
