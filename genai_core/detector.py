@@ -8,11 +8,8 @@ import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator, OutlierMixin
 
-from genai_core.catalog import OF_ANY_TABLE
 from genai_core.errors import InvalidInput, SchemaMismatch
-from genai_core.train import as_table, fit
-
-LEAST, MOST = 0.1, 0.25  # share of the rows held out
+from genai_core.train import HELD_OUT, as_table, fit, settings_to_score
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
@@ -39,7 +36,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         reference: str = "clean",
         alpha: float = 0.01,
         max_seconds: float | None = None,
-        held_out: int = 1000,
+        held_out: int = HELD_OUT,
         seed: int = 0,
     ) -> None:
         self.kind = kind
@@ -56,7 +53,8 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         table = as_table(X)
         self.n_features_in_ = table.num_columns
         learnt = table.take(self._core(table)) if self.reference == "contaminated" else table
-        self.model_ = fit(learnt, self.kind, **self._settings(learnt.num_rows))
+        how = settings_to_score(learnt.num_rows, self.score, self.seed, self.max_seconds, self.held_out)
+        self.model_ = fit(learnt, self.kind, **how)
         self.score_name_ = self.score or self.model_.score_names[0]
         self.model_.check_scores([self.score_name_])
         held_out = self.model_.calibrations[self.score_name_].scores
@@ -80,13 +78,6 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         from genai_core.tables.trusted_core import trusted_core
 
         return trusted_core(table, self.seed)
-
-    def _settings(self, rows: int) -> dict[str, Any]:
-        share = float(np.clip(self.held_out / max(rows, 1), LEAST, MOST))
-        found = {"seed": self.seed, "max_seconds": self.max_seconds, "validation_fraction": share}
-        if self.score is None or self.score in OF_ANY_TABLE:  # the model itself is not asked
-            found |= {"max_epochs": 1, "evaluations": 1, "score_effort": 1.0}
-        return found
 
     def _table(self, X: Any) -> pa.Table:
         table = as_table(X)

@@ -22,6 +22,7 @@ from genai_core.spaces import Records
 from genai_core.threads import threads as use_threads
 
 ENOUGH_EPOCHS, ENOUGH_STEPS = 6, 600
+HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 1000, 0.1, 0.25  # rows for p-values, and as shares of a table
 SCORE_ROWS, SCORE_ENTRIES = 20_000, 20_000_000
 
 
@@ -77,6 +78,21 @@ def fit(
             how.seed,
             score_effort,
         )
+
+
+def settings_to_score(
+    rows: int, score: str | None, seed: int, max_seconds: float | None, held_out: int = HELD_OUT
+) -> dict[str, Any]:
+    """Settings of `fit` for a table of so many rows that is learnt for one score alone.
+
+    score     None: the default of tables, which is one of OF_ANY_TABLE for every family
+    held_out  rows that p-values compare with, as far as they lie between a tenth and a quarter of all
+    """
+    share = float(np.clip(held_out / max(rows, 1), LEAST_HELD_OUT, MOST_HELD_OUT))
+    found: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "validation_fraction": share}
+    if score is None or score in catalog.OF_ANY_TABLE:  # the model itself is not asked, so it need not learn
+        found |= {"max_epochs": 1, "evaluations": 1, "score_effort": 1.0}
+    return found
 
 
 def modality_settings(given: dict[str, Any] | Any, kind: str, seed: int = 0) -> Any:

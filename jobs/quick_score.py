@@ -8,12 +8,12 @@ import zipfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pyarrow as pa
 
-from genai_core.catalog import MODELS, OF_ANY_TABLE, scores_of
+from genai_core.catalog import MODELS, scores_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from jobs.outcome import Outcome, complain
 from pipelines import storage
@@ -22,11 +22,6 @@ from pipelines.progress import clock
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
-HELD_OUT, LEAST, MOST = (
-    1000,
-    0.1,
-    0.25,
-)  # rows for p-values, as far as they lie between these shares of the table
 INPUTS = {".npz": "npz", ".parquet": "parquet", ".pq": "parquet", ".csv": "csv", ".tsv": "csv"}
 OUTPUTS = (".npy", ".parquet")
 
@@ -185,14 +180,11 @@ def _fit(train: pa.Table, request: Request, tell: Callable[[str], None]) -> Fitt
 
 
 def _fit_once(train: pa.Table, request: Request, tell: Callable[[str], None]) -> FittedModel:
-    from genai_core.train import fit
+    from genai_core.train import fit, settings_to_score
 
     started = time.monotonic()
-    settings: dict[str, Any] = {"seed": request.seed, "max_seconds": request.max_seconds}
-    settings["validation_fraction"] = float(np.clip(HELD_OUT / train.num_rows, LEAST, MOST))
-    if _score(request) in OF_ANY_TABLE:  # the model itself is not asked, so it need not learn
-        settings |= {"max_epochs": 1, "evaluations": 1, "score_effort": 1.0}
-    fitted = fit(train, request.model, **settings)
+    how = settings_to_score(train.num_rows, _score(request), request.seed, request.max_seconds)
+    fitted = fit(train, request.model, **how)
     tell(f"fitted on {train.num_rows:,} rows in {clock(time.monotonic() - started)}")
     size = fitted.calibration_size(_score(request))
     tell(f"p-values compare with {size:,} held-out rows: the smallest is 1 / {size + 1:,}")
