@@ -40,6 +40,7 @@ class Place:
     """Where a row's scores stand: in which run, in which data file of it, at which place there."""
 
     sink: Sink
+    manifest: Mapping[str, Any]
     file: str
     row: dict[str, Any]
 
@@ -53,37 +54,44 @@ def explain_rows(path: str, wanted: Mapping[str, str]) -> list[dict[str, Any]]:
     models: dict[str, FittedModel] = {}
     answers = []
     for place in found:
-        manifest = place.sink.manifest() or {}
-        uri, digest = manifest["provenance"]["model"]["uri"], manifest["provenance"]["model"]["digest"]
+        made_by = place.manifest["provenance"]["model"]
+        uri, digest = made_by["uri"], made_by["digest"]
         if digest not in models:
             models[digest] = _model(uri, digest)
-        answers.append(_explained(place, manifest, models[digest]))
+        answers.append(_explained(place, models[digest]))
     return answers
 
 
-def outputs(path: str) -> list[tuple[Sink, set[str] | None]]:
-    """The finished outputs at a path, each with the source files whose rows count there; None: all."""
+Output = tuple[Sink, Mapping[str, Any], set[str] | None]
+
+
+def outputs(path: str) -> Iterator[Output]:
+    """The finished outputs at a path, each with its manifest and the source files whose rows count there; None: all."""
     log = LakeLog(path)
     newest = log.newest()
     if newest is None:
         sink = Sink(path)
-        if sink.manifest() is None:
+        manifest = sink.manifest()
+        if manifest is None:
             raise InvalidInput(f"{storage.mask(path)} is no finished output of a score or lake job")
-        return [(sink, None)]
+        yield sink, manifest, None
+        return
     runs: dict[str, set[str]] = {}
     for entry in log.entries(newest).values():
         if entry.state == SCORED and entry.run is not None:
             runs.setdefault(entry.run, set()).add(entry.path)
-    return [(Sink(storage.join(path, run)), files) for run, files in sorted(runs.items())]
+    for run, files in sorted(runs.items()):
+        sink = Sink(storage.join(path, run))
+        yield sink, sink.manifest() or {}, files
 
 
 def _found(path: str, wanted: Mapping[str, str]) -> list[Place]:
     found: list[Place] = []
-    for sink, files in outputs(path):
-        for shard in (sink.manifest() or {})["shards"]:
+    for sink, manifest, files in outputs(path):
+        for shard in manifest["shards"]:
             for row in _matching(sink, shard["file"], wanted):
                 if files is None or row[FILE] in files:
-                    found.append(Place(sink, shard["file"], row))
+                    found.append(Place(sink, manifest, shard["file"], row))
                 if len(found) > MOST:
                     raise InvalidInput(f"more than {MOST} rows match; say more, such as --row {ROW}=7")
     if not found:
@@ -101,20 +109,16 @@ def _matching(sink: Sink, file: str, wanted: Mapping[str, str]) -> Iterator[dict
                     f"the output has no column {name!r}{nearest(name, parquet.schema_arrow.names)} (columns: {known}); "
                     "a job's `keep` decides which there are"
                 )
-        first = 0
+        masks = [np.zeros(0, bool)]
         for batch in parquet.iter_batches(columns=list(wanted)):
             mask = np.ones(batch.num_rows, bool)
             for name, value in wanted.items():
                 same = pc.fill_null(pc.equal(as_text(batch.column(name)), value), False)
                 mask &= same.to_numpy(zero_copy_only=False)
-            if mask.any():
-                rows = pq.read_table(pa.BufferReader(_bytes(sink, file))).slice(first, batch.num_rows)
-                yield from rows.filter(pa.array(mask)).to_pylist()
-            first += batch.num_rows
-
-
-def _bytes(sink: Sink, file: str) -> bytes:
-    return storage.read_bytes(sink.filesystem, sink.path(file))
+            masks.append(mask)
+        chosen = np.concatenate(masks)
+        if chosen.any():
+            yield from parquet.read().filter(pa.array(chosen)).to_pylist()
 
 
 def _model(uri: str, digest: str) -> FittedModel:
@@ -124,15 +128,15 @@ def _model(uri: str, digest: str) -> FittedModel:
     return fitted
 
 
-def _explained(place: Place, manifest: Mapping[str, Any], model: FittedModel) -> dict[str, Any]:
-    score = manifest["summary"]["score"]
+def _explained(place: Place, model: FittedModel) -> dict[str, Any]:
+    score = place.manifest["summary"]["score"]
     row = place.row
     facts: dict[str, Any] = {
         "row": {name: _plain(value) for name, value in row.items() if name not in ("why", P_VALUE, score)},
         "score": {"name": score, "value": row[score], P_VALUE: row[P_VALUE]},
         "run": place.sink.uri,
     }
-    table = _files(manifest, [row[FILE]]).rows(row[FILE], [row[ROW]], model.schema.names)
+    table = _files(place.manifest, [row[FILE]]).rows(row[FILE], [row[ROW]], model.schema.names)
     scored = model.score(table, [score])
     shares = scored.per_column.get(score)
     if shares is not None:
@@ -146,24 +150,23 @@ def _explained(place: Place, manifest: Mapping[str, Any], model: FittedModel) ->
             }
             for i in np.argsort(-shares[0], kind="stable")
         ]
-    normal = _most_alike(place, manifest, model, table)
+    normal = _most_alike(place, model, table)
     return facts | ({"nearest": normal} if normal else {})
 
 
-def _most_alike(
-    place: Place, manifest: Mapping[str, Any], model: FittedModel, table: pa.Table
-) -> dict[str, Any] | None:
+def _most_alike(place: Place, model: FittedModel, table: pa.Table) -> dict[str, Any] | None:
     """The row with an ordinary p-value of the same data file that differs least."""
     if model.profile is None:
         return None
-    columns = [FILE, ROW, P_VALUE]
-    scored = pq.read_table(pa.BufferReader(_bytes(place.sink, place.file)), columns=columns)
+    sink, columns = place.sink, [FILE, ROW, P_VALUE]
+    with sink.filesystem.open_input_file(sink.path(place.file)) as stream, pq.ParquetFile(stream) as parquet:
+        scored = parquet.read(columns)
     normal = scored.filter(pc.field(P_VALUE) >= NORMAL).slice(0, COMPARED)
     if not normal.num_rows:
         return None
     files = normal.column(FILE).cast(pa.string()).to_numpy()
     rows = normal.column(ROW).to_numpy()
-    some = _files(manifest, list(dict.fromkeys(files)))
+    some = _files(place.manifest, list(dict.fromkeys(files)))
     parts = [(file, np.sort(rows[files == file])) for file in dict.fromkeys(files)]
     pool = pa.concat_tables(
         some.rows(file, own.tolist(), model.schema.names).unify_dictionaries() for file, own in parts
