@@ -79,19 +79,27 @@ class LakeLog:
 
     def records(self) -> list[dict[str, Any]]:
         """What every committed run says of itself, the oldest first."""
-        with storage.explained(self.uri):
-            names = [
-                info.path
-                for info in storage.list_files(self.filesystem, storage.join(self.root, RUNS))
-                if RECORD.fullmatch(info.path.rpartition("/")[2])
-            ]
-            found = [json.loads(storage.read_bytes(self.filesystem, name)) for name in names]
-        return sorted(found, key=lambda record: int(record["sequence"]))
+        return [self._record(name) for name in self._names()]
 
     def newest(self) -> dict[str, Any] | None:
         """The record of the last committed run; None before the first."""
-        records = self.records()
-        return records[-1] if records else None
+        names = self._names()
+        return self._record(names[-1]) if names else None
+
+    def _names(self) -> list[str]:
+        """Paths of the records, the oldest first."""
+        with storage.explained(self.uri):
+            infos = storage.list_files(self.filesystem, storage.join(self.root, RUNS))
+        found = [
+            (int(match[1]), info.path)
+            for info in infos
+            if (match := RECORD.fullmatch(info.path.rpartition("/")[2]))
+        ]
+        return [path for _, path in sorted(found)]
+
+    def _record(self, path: str) -> dict[str, Any]:
+        with storage.explained(self.uri):
+            return dict(json.loads(storage.read_bytes(self.filesystem, path)))
 
     def entries(self, record: Mapping[str, Any] | None) -> dict[str, Entry]:
         """Every file as it was when a run was committed, by path; those that were deleted are left out."""
