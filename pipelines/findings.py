@@ -15,7 +15,7 @@ from genai_core import artifact
 from pipelines import report, storage
 from pipelines.anomalies import FILE as ANOMALIES
 from pipelines.anomalies import Question, list_anomalies
-from pipelines.partitions import Partition, drift_facts, histogram, partitions, with_flagged
+from pipelines.partitions import Partition, drift_facts, histogram, partitions, totals_of, with_flagged
 from pipelines.report import Findings
 from pipelines.sink import Sink
 
@@ -44,7 +44,8 @@ def find(
     model  directory of the artifact
     lake   of a lake job, which withholds the rows of partitions that moved as a whole; None for other jobs
     """
-    judged = partitions(sink, artifact.load_profile(model), withhold=lake is not None)
+    totals = totals_of(sink)
+    judged = partitions(totals, artifact.load_profile(model), withhold=lake is not None)
     withheld = frozenset(name for name, one in judged.items() if one.withheld)
     summary, flagged = list_anomalies(sink, provenance, replace(asked, withheld=withheld))
     parts = with_flagged(judged, flagged)
@@ -52,7 +53,7 @@ def find(
     with storage.explained(sink.uri):
         facts = {part.name: part.facts() for part in parts}
         storage.put_bytes(sink.filesystem, sink.path(PARTITIONS), json.dumps(facts, sort_keys=True).encode())
-        page = report.page(_findings(sink, provenance, asked, summary, parts, lake))
+        page = report.page(_findings(sink, provenance, asked, summary, parts, histogram(totals), lake))
         storage.put_bytes(sink.filesystem, sink.path(report.FILE), page)
     return summary
 
@@ -72,9 +73,9 @@ def _findings(
     asked: Question,
     summary: Mapping[str, Any],
     parts: Sequence[Partition],
+    bars: Mapping[str, Any] | None,
     lake: LakeFacts | None,
 ) -> Findings:
-    bars = histogram(sink)
     listed, cut = _listed(sink, asked.score)
     lake = lake or LakeFacts()
     return Findings(

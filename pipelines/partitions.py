@@ -44,19 +44,23 @@ def folder_of_file(file: str) -> str:
     return posixpath.dirname(file).removeprefix(DATA).strip("/")
 
 
-def partitions(sink: Sink, profile: Profile | None, withhold: bool) -> dict[str, Partition]:
-    """All partitions of the committed shards by name, each held against the held-out rows of the training.
+def totals_of(sink: Sink) -> dict[str, Totals]:
+    """The tallies of the committed shards by partition, from one reading of their records."""
+    totals: dict[str, Totals] = {}
+    for record in sink.records():
+        totals.setdefault(folder_of_file(record["file"]), Totals()).add(record)
+    return totals
+
+
+def partitions(totals: Mapping[str, Totals], profile: Profile | None, withhold: bool) -> dict[str, Partition]:
+    """All partitions by name, each held against the held-out rows of the training.
 
     withhold: whether those whose scores moved upwards are kept out of the list of anomalies.
     """
-    totals: dict[str, Totals] = {}
-    held_out = 0
-    for record in sink.records():
-        totals.setdefault(folder_of_file(record["file"]), Totals()).add(record)
-        held_out = record["ranks"] - 1
     tests = len(totals)
     found = {}
     for name, total in sorted(totals.items()):
+        held_out = total.last["ranks"] - 1
         scores = score_shift(total.arrays["p"], held_out) if "p" in total.arrays else None
         keys = keys_of(f"{name}/")  # one value each, whatever the training had
         counts = {column: counts for column, counts in total.columns().items() if column not in keys}
@@ -87,18 +91,16 @@ def drift_facts(found: list[Partition]) -> dict[str, Any]:
     }
 
 
-def histogram(sink: Sink) -> dict[str, Any] | None:
-    """The scores of all shards beside those of the held-out rows; None when there are no rows."""
-    total, last = Totals(), None
-    for record in sink.records():
-        total.add(record)
-        last = record
-    if last is None or "scores" not in total.arrays:
+def histogram(totals: Mapping[str, Totals]) -> dict[str, Any] | None:
+    """The scores of all rows beside those of the held-out rows; None when there are no rows."""
+    counted = [total for total in totals.values() if "scores" in total.arrays]
+    if not counted:
         return None
+    last, rows = counted[-1].last, np.sum([total.arrays["scores"] for total in counted], axis=0)
     low, high = last["score_range"]
     return {
-        "edges": np.linspace(low, high, len(total.arrays["scores"]) + 1),
-        "rows": total.arrays["scores"],
+        "edges": np.linspace(low, high, len(rows) + 1),
+        "rows": rows,
         "held_out": np.asarray(last["held_out_scores"]),
         "unit": last["unit"],
     }

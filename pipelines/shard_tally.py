@@ -56,14 +56,16 @@ def score_edges(held_out: np.ndarray) -> np.ndarray:
 
 
 class Totals:
-    """Sums of the tallies of some shards."""
+    """Sums of the tallies of some shards; `last` is the last record, which says of the model what all say."""
 
     def __init__(self) -> None:
         self.rows = 0
         self.arrays: dict[str, np.ndarray] = {}
+        self.last: Mapping[str, Any] = {}
 
     def add(self, record: Mapping[str, Any]) -> None:
         """A shard's record."""
+        self.last = record
         self.rows += record["rows"]
         for name, counts in record.get("tally", {}).items():
             self.arrays[name] = self.arrays.get(name, 0) + np.asarray(counts, np.int64)
