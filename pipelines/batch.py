@@ -6,6 +6,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,12 +51,12 @@ class Batch:
     source: Mapping[str, Any] | None = None
     summarise: Summarise = _nothing_more
 
-    @property
+    @cached_property
     def identity(self) -> dict[str, Any]:
         """See `batch_job.identity`."""
         return identity(self.job, self.verb, self.header.digest, self.plan)
 
-    @property
+    @cached_property
     def provenance(self) -> dict[str, Any]:
         """Where the output comes from: in the manifest and in every file's footer."""
         known = self.header.provenance
