@@ -9,7 +9,7 @@ import yaml
 IMAGE = "genai-core:0.1.0"  # what `make image` tags: this version
 RAY_VERSION = "2.60.0"
 PLACE = "/etc/genai"  # the job file
-WORK = "/work"  # relative paths start here
+WORK = "/srv/genai"  # relative paths start here
 UID = 1000  # of the image's user; as a number, or Kubernetes cannot see that it is not root
 MAX_NAME = 36  # KubeRay appends a time and two random parts to it, and allows 53 characters for a cluster
 LABELS = {

@@ -67,7 +67,7 @@ def test_a_shipped_manifest_would_be_accepted(path: Path) -> None:
 )
 def test_a_written_manifest_would_be_accepted(tmp_path: Path, form: str, more: dict[str, str]) -> None:
     file = tmp_path / f"{'2026-a-long-name-of-a-job-file'}.yaml"
-    file.write_text((INFRA / "nightly.yaml").read_text("utf-8").replace("/work/", "s3://lake/"))
+    file.write_text((INFRA / "nightly.yaml").read_text("utf-8").replace("/srv/genai/", "s3://lake/"))
     made = list(yaml.safe_load_all(write(form, Request(str(file), "0 2 * * *", **more))))
     assert [one["kind"] for one in made] == [
         "ConfigMap",
