@@ -254,7 +254,10 @@ def test_the_image_holds_what_the_lock_pins(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("device", "tag"), [("cpu", kubernetes.IMAGE), ("cuda", f"{kubernetes.IMAGE}-cuda")])
 def test_make_image_tags_what_the_manifests_name(device: str, tag: str) -> None:
     said = subprocess.run(
-        ["make", "-n", "image", f"DEVICE={device}"], cwd=ROOT, capture_output=True, text=True
+        ["make", "--no-print-directory", "-n", "image", f"DEVICE={device}"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
     )
     words = shlex.split(said.stdout.replace("\\\n", " "))
     assert words[words.index("--tag") + 1] == tag and f"DEVICE={device}" in words and words[-1] == "."
