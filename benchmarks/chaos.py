@@ -290,9 +290,9 @@ def import_everything() -> None:
 
     import genai_core.models.autoregressive
     import pipelines.generate
-    import pipelines.local_training
     import pipelines.score
     import pipelines.train
+    import pipelines.training.local_training
     from pipelines.plan import code_fingerprint
 
     torch.set_num_threads(1)

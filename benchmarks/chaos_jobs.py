@@ -287,7 +287,7 @@ def _hash(data: bytes) -> str:
 
 def stored_files(uri: str) -> dict[str, str]:
     """The same of a directory in a store, open multipart uploads excepted: pyarrow does not list them."""
-    from pipelines import storage
+    from pipelines.stores import storage
 
     filesystem, root = storage.resolve(uri)
     found = storage.list_files(filesystem, root)

@@ -338,7 +338,7 @@ def _make_bucket(spec: Spec) -> None:
 
 
 def _copy(spec: Spec) -> None:
-    from pipelines import storage
+    from pipelines.stores import storage
 
     filesystem, root = storage.resolve(spec["uri"])
     for info in storage.list_files(filesystem, root):

@@ -202,10 +202,10 @@ def overhead(table: pa.Table) -> dict[str, Any]:
 def fitted_by(runner: str) -> dict[str, float]:
     """Milliseconds a step between validations, and seconds of the whole fit."""
     from pipelines.context import Context
-    from pipelines.fitting import Fitting
-    from pipelines.local_training import fit_here
-    from pipelines.ray_training import fit_on_ray
     from pipelines.train import TrainJob, _fit_codec, open_source
+    from pipelines.training.fitting import Fitting
+    from pipelines.training.local_training import fit_here
+    from pipelines.training.ray_training import fit_on_ray
 
     job = TrainJob.model_validate(
         {

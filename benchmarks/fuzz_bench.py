@@ -17,8 +17,8 @@ from hypothesis import strategies as st
 from benchmarks import fuzz_inputs as inputs
 from genai_core import artifact
 from genai_core.errors import GenAIError
+from pipelines.outputs.sink import Sink
 from pipelines.plan import plan_generation
-from pipelines.sink import Sink
 
 
 @dataclass

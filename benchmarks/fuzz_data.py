@@ -20,8 +20,8 @@ from genai_core import artifact
 from genai_core.catalog import codec_class
 from genai_core.errors import InvalidInput
 from genai_core.hyperparameters import AudioSettings, ImageSettings, TabularSettings, TextSettings
-from pipelines.lineage import lineage
 from pipelines.sources import ParquetSource, SourceSettings, open_source
+from pipelines.tracked.lineage import lineage
 
 CHUNK = 512
 SOURCE = TypeAdapter(SourceSettings)

@@ -16,9 +16,9 @@ from benchmarks import fuzz_inputs as inputs
 from benchmarks.fuzz_bench import Bench, Target, all_of
 from benchmarks.fuzz_data import read
 from genai_core import artifact
-from pipelines.lineage import lineage, render
+from pipelines.outputs.sink import Sink
 from pipelines.progress import printable
-from pipelines.sink import Sink
+from pipelines.tracked.lineage import lineage, render
 
 
 def _forgery(random: Random) -> tuple[str, int]:

@@ -26,7 +26,7 @@ from genai_core.models.autoregressive import Autoregressive
 from genai_core.networks.tokens import draw
 from genai_core.networks.transformer import CausalTransformer
 from genai_core.spaces import Sequence
-from pipelines.allocator import keep_freed_memory
+from pipelines.training.allocator import keep_freed_memory
 
 LENGTH, BATCH = 128, 16  # tokens of a window, windows a step
 SHORT = 128  # names a step

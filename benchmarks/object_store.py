@@ -27,9 +27,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from benchmarks.record import save
-from pipelines import storage
+from pipelines.outputs.sink import Sink
 from pipelines.plan import job_id, plan_generation
-from pipelines.sink import Sink
+from pipelines.stores import storage
 from tests.pipelines.fault_proxy import FaultProxy
 
 BUCKET = "benchmark"

@@ -24,7 +24,7 @@ from genai_core.hyperparameters import FitSettings
 from genai_core.loop import Fit, Replicas
 from genai_core.models.autoregressive import Autoregressive
 from genai_core.spaces import Grid
-from pipelines.allocator import keep_freed_memory
+from pipelines.training.allocator import keep_freed_memory
 
 SEED, BATCH = 0, 32
 DRAWN, NAIVE_PIXELS = 256, 8  # pictures drawn at a time; pixels of them drawn the naive way

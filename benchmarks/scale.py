@@ -27,10 +27,11 @@ from typing import Any
 import pyarrow as pa
 
 from benchmarks.record import save
-from pipelines import batch_job, generate, storage
-from pipelines import footer as footers
+from pipelines import batch_job, generate
+from pipelines.outputs import footer as footers
+from pipelines.outputs.sink import DATA, RECORDS, Sink
 from pipelines.plan import Plan, Shard, canonical, plan_generation
-from pipelines.sink import DATA, RECORDS, Sink
+from pipelines.stores import storage
 
 SEED = 7
 ROW = pa.table({"x": [1.0]})

@@ -238,7 +238,7 @@ def export(directory: str, form: str, to: str, as_json: bool, quiet: bool, debug
     from jobs.outcome import Outcome, complain, settle
 
     def work(_: Any) -> Outcome:
-        from pipelines.tfrecord import export as write
+        from pipelines.outputs.tfrecord import export as write
 
         written = write(directory, to)
         if not (quiet or as_json):
@@ -306,9 +306,9 @@ def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:
     PATH is an output directory, one of its Parquet files, or a model's directory.
     """
     from jobs.outcome import write_line
-    from pipelines.lineage import lineage as tree_of
-    from pipelines.lineage import render
     from pipelines.progress import printable
+    from pipelines.tracked.lineage import lineage as tree_of
+    from pipelines.tracked.lineage import render
 
     del debug  # `main` reads it: it shows the tracebacks of commands that are no job
     tree = tree_of(path, verify)

@@ -29,7 +29,7 @@ def render(answers: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _lines(answer: Mapping[str, Any]) -> Iterator[str]:
-    from pipelines.explanations import reason_text
+    from pipelines.scoring.explanations import reason_text
 
     score, p_value = answer["score"], answer["score"]["p_value"]
     yield ", ".join(f"{name} {value}" for name, value in answer["row"].items())

@@ -12,9 +12,9 @@ from urllib.parse import parse_qsl
 from genai_core.errors import InvalidInput
 from jobs.spec import Entry
 from pipelines.masking import mask_text
-from pipelines.registry import is_server
-from pipelines.registry.sqlite import database_path
-from pipelines.storage import PLAIN_QUERY
+from pipelines.stores.storage import PLAIN_QUERY
+from pipelines.tracked.registry import is_server
+from pipelines.tracked.registry.sqlite import database_path
 
 TRACKING = "MLFLOW_TRACKING_URI"
 TRAVELLING = (  # addresses, no credentials; whatever else a job needs is asked for by name

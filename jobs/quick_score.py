@@ -16,8 +16,8 @@ import pyarrow as pa
 from genai_core.catalog import MODELS, scores_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from jobs.outcome import Outcome, complain
-from pipelines import storage
 from pipelines.progress import clock
+from pipelines.stores import storage
 
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel

@@ -16,10 +16,10 @@ from jobs.outcome import DONE, Outcome
 from jobs.slots import Slot
 from jobs.spec import Entry, entries
 from jobs.submit import JOBS, SLOT, SPEC, identify, result_of, why_ended
-from pipelines import job_state
 from pipelines.masking import mask_text
 from pipelines.progress import clock, printable
-from pipelines.ray_jobs import Cluster, Submission, dashboard_address
+from pipelines.running import job_state
+from pipelines.running.ray_jobs import Cluster, Submission, dashboard_address
 
 IDENTIFIER = re.compile(r"genai-[0-9a-f]{12}(-\d+)?")
 

@@ -23,7 +23,7 @@ from jobs.spec import STDIN, Entry, entries
 from pipelines.masking import mask_text
 from pipelines.plan import LIBRARIES, canonical_hash, code_fingerprint
 from pipelines.progress import printable
-from pipelines.ray_jobs import Cluster, Parcel, Submission, Taken, dashboard_address
+from pipelines.running.ray_jobs import Cluster, Parcel, Submission, Taken, dashboard_address
 
 COMMAND = "python -m jobs.entrypoint"
 PACKAGES = tuple(Path(str(package.__file__)).parent for package in (genai_core, jobs, pipelines))

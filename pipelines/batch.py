@@ -15,16 +15,16 @@ import pyarrow as pa
 from genai_core import catalog
 from genai_core.artifact import Header
 from genai_core.errors import JobFailed, Unavailable
-from pipelines import storage
 from pipelines.batch_job import BatchJob, check_place, identity, masked
 from pipelines.context import Context
+from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, canonical_hash, code_fingerprint, versions
 from pipelines.runners import run_shards
-from pipelines.shard_work import Produce, ShardWork
-from pipelines.sink import Sink
+from pipelines.running.shard_work import Produce, ShardWork
+from pipelines.running.watchdog import Watchdog
 from pipelines.sources import Reader
+from pipelines.stores import storage
 from pipelines.tracking import ResolvedModel, Run, left_open
-from pipelines.watchdog import Watchdog
 
 T = TypeVar("T")
 Summarise = Callable[[Sink, Mapping[str, Any]], dict[str, Any]]

@@ -12,13 +12,13 @@ from pydantic import Field
 
 from genai_core.artifact import Header, read_header
 from genai_core.errors import MissingCapability, Unavailable
-from pipelines import storage
 from pipelines.context import Context
 from pipelines.masking import mask_text
+from pipelines.outputs.sink import Sink
 from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
-from pipelines.ray_session import check_compute
+from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
-from pipelines.sink import Sink
+from pipelines.stores import storage
 from pipelines.tracking import check_reachable, peek_model
 
 if TYPE_CHECKING:

@@ -20,14 +20,14 @@ from genai_core import artifact
 from genai_core.errors import InvalidInput, nearest
 from genai_core.fitted import FittedModel
 from genai_core.tables.nearest import distances
-from pipelines import storage
-from pipelines.explanations import as_text
-from pipelines.lake_log import SCORED, LakeLog
-from pipelines.scored_rows import P_VALUE
-from pipelines.sink import Sink
+from pipelines.lakes.lake_log import SCORED, LakeLog
+from pipelines.outputs.sink import Sink
+from pipelines.scoring.explanations import as_text
+from pipelines.scoring.scored_rows import P_VALUE
 from pipelines.source_rows import FILE, ROW
 from pipelines.sources import SourceSettings
 from pipelines.sources.some_rows import SomeFiles
+from pipelines.stores import storage
 from pipelines.tracking import resolve_model
 
 MOST = 20  # rows that one question may mean

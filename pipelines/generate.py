@@ -13,9 +13,9 @@ from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
-from pipelines.overviews import of_rows
+from pipelines.pages.overviews import of_rows
 from pipelines.plan import Shard, plan_generation
-from pipelines.shard_work import Produce, ShardWork
+from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.tracking import resolve_model
 
 if TYPE_CHECKING:

@@ -1,7 +1,7 @@
 """Lake: score what is new or changed in a lake since the last run; the output keeps the lake's partitions.
 
 Every run is one finished batch, `run=<number>-<id>`, that never changes; `_runs` says which file's scores are where:
-see `pipelines.lake_log`. A new model, or other columns to keep, score every file again.
+see `pipelines.lakes.lake_log`. A new model, or other columns to keep, score every file again.
 """
 
 from __future__ import annotations
@@ -14,22 +14,22 @@ from pydantic import Field
 
 from genai_core import artifact
 from genai_core.artifact import Header
-from pipelines import storage
 from pipelines.batch import run_batch
 from pipelines.batch_job import check_batch, describe, find_header, identity, masked
-from pipelines.changed_files import Survey, survey
 from pipelines.context import Context
-from pipelines.findings import LakeFacts, partitions_of
-from pipelines.lake_log import Entry, LakeLog, overtaken, run_name, schema_text
+from pipelines.lakes.changed_files import Survey, survey
+from pipelines.lakes.findings import LakeFacts, partitions_of
+from pipelines.lakes.lake_log import Entry, LakeLog, overtaken, run_name, schema_text
+from pipelines.lakes.schema_drift import Policy
+from pipelines.outputs.sink import Sink
+from pipelines.pages.report import FILE as REPORT
 from pipelines.plan import Plan, canonical_hash, plan_scoring
-from pipelines.report import FILE as REPORT
-from pipelines.schema_drift import Policy
 from pipelines.score import ScoringJob, check_labels, score_names, scoring_batch
-from pipelines.scored_rows import output_schema
+from pipelines.scoring.scored_rows import output_schema
 from pipelines.settings import SinkSettings
-from pipelines.sink import Sink
 from pipelines.source_rows import refuse_overlap
 from pipelines.sources import Source, reader_of
+from pipelines.stores import storage
 from pipelines.tracking import resolve_model
 
 RUNS_SHOWN = 60  # of the report's history

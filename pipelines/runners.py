@@ -19,10 +19,10 @@ from typing import Any
 
 from genai_core.errors import JobFailed, Unavailable
 from pipelines.plan import Shard
-from pipelines.ray_session import autoscales, is_cluster, last_line, ray_session
+from pipelines.running.ray_session import autoscales, is_cluster, last_line, ray_session
+from pipelines.running.shard_work import ShardWork, ShardWorker, one_thread, use_one_thread
+from pipelines.running.watchdog import Watchdog
 from pipelines.settings import ComputeSettings
-from pipelines.shard_work import ShardWork, ShardWorker, one_thread, use_one_thread
-from pipelines.watchdog import Watchdog
 
 RAY_START_SECONDS = 30.0  # to import Ray, start it and its first actors: what `auto` must save to use it
 SPARED = 0.9  # of a CPU, where the actors would take all of them: what is left is for every other task

@@ -16,16 +16,16 @@ from pydantic import Field
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
 from genai_core.errors import MissingCapability, nearest
-from pipelines.anomalies import Question
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
-from pipelines.feedback import digest_of, read_labels, weigh
-from pipelines.findings import LakeFacts, find
-from pipelines.overviews import of_anomalies
+from pipelines.lakes.findings import LakeFacts, find
+from pipelines.pages.overviews import of_anomalies
 from pipelines.plan import Plan, plan_scoring
-from pipelines.scored_rows import Scorer, output_schema
-from pipelines.shard_work import Produce, ShardWork
+from pipelines.running.shard_work import Produce, ShardWork
+from pipelines.scoring.anomalies import Question
+from pipelines.scoring.feedback import digest_of, read_labels, weigh
+from pipelines.scoring.scored_rows import Scorer, output_schema
 from pipelines.source_rows import refuse_overlap, source_facts
 from pipelines.sources import Source, SourceSettings, open_source
 from pipelines.tracking import ResolvedModel, resolve_model

@@ -10,10 +10,10 @@ import pyarrow as pa
 
 from genai_core.codec import Codec
 from genai_core.errors import InvalidInput
-from pipelines import storage
 from pipelines.plan import Shard
 from pipelines.settings import SinkSettings
 from pipelines.sources import Reader, Source, SourceSettings
+from pipelines.stores import storage
 
 FILE, ROW, FAULT = "source_file", "source_row", "fault"
 PLACE = (pa.field(FILE, pa.dictionary(pa.int32(), pa.string())), pa.field(ROW, pa.int64()))

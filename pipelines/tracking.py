@@ -23,11 +23,13 @@ from urllib.parse import urlsplit
 import pyarrow as pa
 
 from genai_core.errors import GenAIError, Unavailable
-from pipelines import experiments, records
 from pipelines.context import say
-from pipelines.delivery import first_line, sender
-from pipelines.environment import environment
-from pipelines.logged_model import (
+from pipelines.masking import mask_text
+from pipelines.settings import TrackSettings
+from pipelines.tracked import experiments, records
+from pipelines.tracked.delivery import first_line, sender
+from pipelines.tracked.environment import environment
+from pipelines.tracked.logged_model import (
     ModelVersion,
     keep_locally,
     log_model,
@@ -35,15 +37,13 @@ from pipelines.logged_model import (
     register,
     served_model,
 )
-from pipelines.masking import mask_text
-from pipelines.model_files import cached
-from pipelines.model_uri import Located, locate, peek_model, registry_of
-from pipelines.registry import Unknown, is_server, tracking_uri
-from pipelines.registry.client import ThroughClient
-from pipelines.registry.reachable import check_reachable
-from pipelines.registry.sqlite import absolute, database_path
-from pipelines.settings import TrackSettings
-from pipelines.spool import Operation, Send, Spool, send_kept
+from pipelines.tracked.model_files import cached
+from pipelines.tracked.model_uri import Located, locate, peek_model, registry_of
+from pipelines.tracked.registry import Unknown, is_server, tracking_uri
+from pipelines.tracked.registry.client import ThroughClient
+from pipelines.tracked.registry.reachable import check_reachable
+from pipelines.tracked.registry.sqlite import absolute, database_path
+from pipelines.tracked.spool import Operation, Send, Spool, send_kept
 
 if TYPE_CHECKING:
     from genai_core.artifact import Header
@@ -308,7 +308,7 @@ def _still_there(uri: str, track: TrackSettings) -> bool:
 
 
 def serve() -> None:
-    """What a logged model's code calls: hand MLflow a model that answers by `pipelines.serving.predict`."""
+    """What a logged model's code calls: hand MLflow a model that answers by `pipelines.tracked.serving.predict`."""
     with _quiet():
         _mlflow().models.set_model(served_model(_mlflow()))
 

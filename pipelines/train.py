@@ -21,14 +21,14 @@ from genai_core.hyperparameters import (
     ModelSettings,
     TabularSettings,
 )
-from pipelines import storage, whole_directories
 from pipelines.batch_job import check_space
 from pipelines.context import Context
-from pipelines.fitting import Fitting
 from pipelines.plan import code_fingerprint, job_id, versions
-from pipelines.ray_session import check_compute
+from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.sources import SourceSettings, open_source
+from pipelines.stores import storage, whole_directories
+from pipelines.training.fitting import Fitting
 
 if TYPE_CHECKING:
     from genai_core.codec import Codec
@@ -161,7 +161,7 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
 
 def _forget(job: TrainJob, this: str, context: Context) -> None:
     """The model is kept: its checkpoints are of no more use. A store that fails now does not fail the job."""
-    from pipelines.checkpoints import Checkpoints  # brings torch, which `genai check` does without
+    from pipelines.training.checkpoints import Checkpoints  # brings torch, which `genai check` does without
 
     try:
         Checkpoints(job.checkpoints, this).clear()
@@ -236,11 +236,11 @@ def _fit(
     context.progress.start(100, "%", title="training")
     fitting = Fitting(job, this, source, codec, provenance, scratch, tracked.log_metrics, context.progress)
     if in_process(job.compute):
-        from pipelines.local_training import fit_here
+        from pipelines.training.local_training import fit_here
 
         fitted = fit_here(fitting)
     else:
-        from pipelines.ray_training import fit_on_ray
+        from pipelines.training.ray_training import fit_on_ray
 
         fitted = fit_on_ray(fitting)
     tracked.flush()  # a run that finds the model does not train, and has no metrics of its own

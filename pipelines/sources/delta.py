@@ -15,11 +15,11 @@ import pyarrow.fs as pafs
 from pydantic import Field, model_validator
 
 from genai_core.errors import InvalidData, InvalidInput
-from pipelines import storage
 from pipelines.masking import mask_text
 from pipelines.sources.files import FileSettings
 from pipelines.sources.parquet import ParquetReader
 from pipelines.sources.table_logs import file_infos, one_time, with_declared
+from pipelines.stores import storage
 
 NOT_READ = "delta.columnMapping.mode"  # columns have other names in the files
 

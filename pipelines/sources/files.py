@@ -15,7 +15,7 @@ import pyarrow.fs as pafs
 from pydantic import BaseModel, ConfigDict, Field
 
 from genai_core.errors import InvalidData
-from pipelines import storage
+from pipelines.stores import storage
 
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
 GLOB = set("*?[")

@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 from pydantic import Field, model_validator
 
 from genai_core.errors import InvalidData, InvalidInput
-from pipelines import storage
 from pipelines.sources.files import FileSettings, keys_of
 from pipelines.sources.parquet import ParquetReader
 from pipelines.sources.reader import Head
 from pipelines.sources.table_logs import file_infos, one_time, with_declared
+from pipelines.stores import storage
 
 ID = b"PARQUET:field_id"
 

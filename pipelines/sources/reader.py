@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidData, InvalidInput, nearest
-from pipelines import filters, storage
+from pipelines import filters
 from pipelines.sources import schemas
 from pipelines.sources.files import (
     Fragment,
@@ -26,6 +26,7 @@ from pipelines.sources.files import (
     partition_fields,
     root_of,
 )
+from pipelines.stores import storage
 
 BATCH_ROWS = 65_536
 ROW = "__row__"

@@ -14,9 +14,10 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidData
-from pipelines import filters, storage
+from pipelines import filters
 from pipelines.sources.files import Fragment, Piece, key_expression, relative
 from pipelines.sources.reader import BATCH_ROWS, Head, Reader
+from pipelines.stores import storage
 
 HEADS_AT_ONCE = 8  # footers of a store are waited for, not computed
 

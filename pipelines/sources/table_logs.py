@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 
 from genai_core.errors import InvalidData
-from pipelines import storage
 from pipelines.sources import schemas
 from pipelines.sources.reader import Reader
+from pipelines.stores import storage
 
 Settings = TypeVar("Settings")
 SomeReader = TypeVar("SomeReader", bound=Reader)

@@ -9,9 +9,10 @@ from typing import ClassVar
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipelines import filters, storage
+from pipelines import filters
 from pipelines.sources.files import key_value, relative
 from pipelines.sources.reader import Head, Reader
+from pipelines.stores import storage
 
 FILE, LABEL = "file", "label"
 

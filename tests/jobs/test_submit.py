@@ -16,7 +16,7 @@ from jobs.slots import Slot
 from jobs.spec import entries
 from jobs.submissions import Subject
 from jobs.submit import Request, _packed, attempts, identify
-from pipelines.ray_jobs import Submission, dashboard_address
+from pipelines.running.ray_jobs import Submission, dashboard_address
 
 GENERATE = """\
 job: generate   # every night

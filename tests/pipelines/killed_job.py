@@ -13,7 +13,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from pipelines import storage
+from pipelines.stores import storage
 
 
 def die_at(place: str, count: int) -> None:

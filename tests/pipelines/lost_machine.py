@@ -28,9 +28,9 @@ def main() -> None:
     from ray.cluster_utils import Cluster
 
     from pipelines import train
-    from pipelines.checkpoints import Checkpoints
     from pipelines.context import Context
     from pipelines.sources import open_source
+    from pipelines.training.checkpoints import Checkpoints
 
     machine = {"num_cpus": 1, "object_store_memory": STORE_BYTES}
     cluster = Cluster(initialize_head=True, head_node_args=machine | {"include_dashboard": False})

@@ -14,7 +14,7 @@ import pyarrow as pa
 
 from genai_core.errors import InvalidData
 from pipelines.plan import Shard
-from pipelines.shard_work import Produce, ShardWork
+from pipelines.running.shard_work import Produce, ShardWork
 
 
 def numbers(shard: Shard) -> pa.Table:

@@ -22,9 +22,9 @@ from typing import Any
 import pyarrow as pa
 
 from genai_core.errors import OutputExists
-from pipelines import local_files
+from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, job_id, plan_generation
-from pipelines.sink import Sink
+from pipelines.stores import local_files
 from tests.pipelines.killed_job import die_at
 
 ROWS = 10  # of a shard

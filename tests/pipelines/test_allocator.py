@@ -10,7 +10,7 @@ import pytest
 LOOP = """
 import ctypes, resource, sys
 if sys.argv[1] == "keep":
-    from pipelines.allocator import keep_freed_memory
+    from pipelines.training.allocator import keep_freed_memory
     assert keep_freed_memory()
 libc = ctypes.CDLL(None)
 libc.malloc.restype = ctypes.c_void_p

@@ -13,12 +13,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from pipelines import anomalies
-from pipelines import footer as footers
-from pipelines.anomalies import Question, discovery_threshold, list_anomalies
+from pipelines.outputs import footer as footers
+from pipelines.outputs.sink import Sink
 from pipelines.plan import Shard
-from pipelines.scored_rows import P_VALUE
-from pipelines.sink import Sink
+from pipelines.scoring import anomalies
+from pipelines.scoring.anomalies import Question, discovery_threshold, list_anomalies
+from pipelines.scoring.scored_rows import P_VALUE
 
 CALIBRATION = 49
 SCHEMA = pa.schema(

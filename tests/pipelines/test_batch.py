@@ -12,11 +12,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from genai_core.errors import JobFailed, Unavailable
-from pipelines import generate, score, shard_work, storage
+from pipelines import generate, score
 from pipelines.context import Context
 from pipelines.generate import GenerateJob
 from pipelines.progress import Progress
+from pipelines.running import shard_work
 from pipelines.score import ScoreJob
+from pipelines.stores import storage
 
 
 @pytest.fixture(autouse=True)

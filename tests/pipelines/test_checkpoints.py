@@ -11,8 +11,8 @@ import pytest
 import torch
 
 from genai_core.errors import InvalidData, Unavailable
-from pipelines import storage
-from pipelines.checkpoints import Checkpoints
+from pipelines.stores import storage
+from pipelines.training.checkpoints import Checkpoints
 
 
 @pytest.fixture(params=["disk", pytest.param("store", marks=pytest.mark.s3)])

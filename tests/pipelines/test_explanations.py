@@ -7,7 +7,7 @@ import datetime as dt
 import numpy as np
 import pyarrow as pa
 
-from pipelines.explanations import REASONS_PER_ROW, TEXT_LENGTH, WHY, as_text, explain, reason_text
+from pipelines.scoring.explanations import REASONS_PER_ROW, TEXT_LENGTH, WHY, as_text, explain, reason_text
 
 
 def test_the_largest_shares_of_the_chosen_rows_with_their_values() -> None:

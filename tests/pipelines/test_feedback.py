@@ -16,10 +16,10 @@ import pytest
 from genai_core.errors import InvalidData
 from pipelines import lake, score
 from pipelines.context import Context
-from pipelines.feedback import read_labels, sharpened
 from pipelines.lake import LakeJob
-from pipelines.lake_log import LakeLog
+from pipelines.lakes.lake_log import LakeLog
 from pipelines.score import ScoreJob
+from pipelines.scoring.feedback import read_labels, sharpened
 
 NLL = "negative_log_likelihood"
 QUIET = Context(log=lambda text: None)

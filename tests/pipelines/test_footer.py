@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
 
-from pipelines import footer as footers
+from pipelines.outputs import footer as footers
 
 FOOTER = {"job_id": "generate-1", "shard": 3, "synthetic": True}
 

@@ -16,9 +16,9 @@ from genai_core import load
 from genai_core.errors import InvalidArtifact, InvalidInput, MissingCapability, OutputExists, Unavailable
 from genai_core.hyperparameters import Gan, TabularSettings
 from pipelines import batch_job, generate
-from pipelines import footer as footers
 from pipelines.context import Context
 from pipelines.generate import GenerateJob
+from pipelines.outputs import footer as footers
 from pipelines.plan import shard_seed
 
 

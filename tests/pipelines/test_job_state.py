@@ -13,9 +13,9 @@ import pytest
 from pipelines import generate, train
 from pipelines.context import Context
 from pipelines.generate import GenerateJob
-from pipelines.job_state import state_of
 from pipelines.lake import LakeJob
-from pipelines.lake_log import LakeLog
+from pipelines.lakes.lake_log import LakeLog
+from pipelines.running.job_state import state_of
 from pipelines.train import TrainJob
 
 

@@ -18,8 +18,8 @@ from genai_core.errors import InvalidData, InvalidInput, JobFailed, OutputExists
 from pipelines import lake
 from pipelines.context import Context
 from pipelines.lake import LakeJob
-from pipelines.lake_log import LakeLog
-from pipelines.lineage import lineage, render
+from pipelines.lakes.lake_log import LakeLog
+from pipelines.tracked.lineage import lineage, render
 
 NLL = "negative_log_likelihood"
 

@@ -15,7 +15,7 @@ from genai_core.artifact import read_header
 from genai_core.errors import InvalidArtifact, InvalidData, InvalidInput
 from pipelines import generate, score
 from pipelines.context import Context
-from pipelines.lineage import lineage, render
+from pipelines.tracked.lineage import lineage, render
 from tests.pipelines.conftest import HASH, log_a_model
 
 OFF = {"enabled": False}

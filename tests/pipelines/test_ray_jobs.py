@@ -28,7 +28,7 @@ TALK = f"""
 import sys
 from pathlib import Path
 import genai_core
-from pipelines.ray_jobs import Cluster, Parcel, dashboard_address
+from pipelines.running.ray_jobs import Cluster, Parcel, dashboard_address
 words = "for i in $(seq 40); do echo line $i; sleep 0.2; done"
 parcel = Parcel(words, Path(sys.argv[1]), [Path(genai_core.__file__).parent], {{}}, {{"genai": "test"}})
 Cluster(dashboard_address(None), print).submit("{TALKER}", parcel)

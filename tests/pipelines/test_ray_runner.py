@@ -17,12 +17,12 @@ from genai_core.errors import JobFailed, Stalled, Unavailable
 from pipelines import generate, score
 from pipelines.context import Context
 from pipelines.generate import GenerateJob
+from pipelines.outputs.sink import Sink
 from pipelines.plan import plan_generation
 from pipelines.runners import run_shards
+from pipelines.running.shard_work import ShardWork
 from pipelines.score import ScoreJob
 from pipelines.settings import ComputeSettings
-from pipelines.shard_work import ShardWork
-from pipelines.sink import Sink
 from tests.pipelines import shard_producers
 from tests.pipelines.shard_producers import misbehaving, plain
 

@@ -21,13 +21,14 @@ import torch
 
 import genai_core as genai
 from genai_core.errors import JobFailed, Stalled
-from pipelines import ray_training, train
-from pipelines.checkpoints import Checkpoints
+from pipelines import train
 from pipelines.context import Context
-from pipelines.fitting import Fitting
-from pipelines.ray_training import _Room, _room, _watched
 from pipelines.settings import ComputeSettings
 from pipelines.train import TrainJob
+from pipelines.training import ray_training
+from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.fitting import Fitting
+from pipelines.training.ray_training import _Room, _room, _watched
 from tests.contract.spaces import small_table
 
 

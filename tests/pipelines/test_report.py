@@ -20,8 +20,8 @@ from genai_core.drift import Shift
 from pipelines import lake
 from pipelines.context import Context
 from pipelines.lake import LakeJob
-from pipelines.partitions import Partition
-from pipelines.report import Findings, natural, page
+from pipelines.lakes.partitions import Partition
+from pipelines.pages.report import Findings, natural, page
 
 HOSTILE = "<script>document.title='pwned'</script>\x1b[31m\"'&"
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

@@ -10,13 +10,14 @@ import pytest
 import torch
 
 from genai_core.errors import JobFailed, Stalled, Unavailable
-from pipelines import runners, shard_work
+from pipelines import runners
+from pipelines.outputs.sink import Sink
 from pipelines.plan import plan_generation
-from pipelines.ray_session import why_no_ray
 from pipelines.runners import run_shards
+from pipelines.running import shard_work
+from pipelines.running.ray_session import why_no_ray
+from pipelines.running.shard_work import ShardWork, one_thread
 from pipelines.settings import ComputeSettings
-from pipelines.shard_work import ShardWork, one_thread
-from pipelines.sink import Sink
 from tests.pipelines.shard_producers import misbehaving, plain
 
 SHARDS = plan_generation(40, 7, 10).shards

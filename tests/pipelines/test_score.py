@@ -16,8 +16,8 @@ from genai_core import load
 from genai_core.errors import InvalidData, InvalidInput, JobFailed, MissingCapability, SchemaMismatch
 from pipelines import score
 from pipelines.context import Context
-from pipelines.explanations import WHY
 from pipelines.score import TOP_K, ScoreJob
+from pipelines.scoring.explanations import WHY
 
 NLL = "negative_log_likelihood"
 

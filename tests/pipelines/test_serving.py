@@ -15,7 +15,8 @@ import pytest
 
 from genai_core.artifact import load, read_header
 from genai_core.errors import InvalidInput, SchemaMismatch
-from pipelines import serving, tracking
+from pipelines import tracking
+from pipelines.tracked import serving
 from tests.pipelines.conftest import free_port, start_server, stop_server, track_settings
 
 

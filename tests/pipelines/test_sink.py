@@ -12,10 +12,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from genai_core.errors import JobFailed, OutputExists
-from pipelines import storage
+from pipelines.outputs.sink import Sink
 from pipelines.plan import Shard, canonical_hash, job_id, plan_generation
-from pipelines.sink import Sink
 from pipelines.sources import ParquetSource, open_source
+from pipelines.stores import storage
 
 PLAN = plan_generation(30, 7, 10)
 PROVENANCE = {"job_id": "generate-1", "synthetic": True}

@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipelines import local_files, storage
-from pipelines.sink import MANIFEST, RECORDS, Sink
+from pipelines.outputs.sink import MANIFEST, RECORDS, Sink
+from pipelines.stores import local_files, storage
 from tests.pipelines.fault_proxy import FaultProxy
 from tests.pipelines.sink_driver import ROWS, identity, work
 

@@ -13,10 +13,10 @@ import pytest
 from pydantic import ValidationError
 
 from genai_core.errors import InvalidData
-from pipelines import storage
 from pipelines.sources import CsvSource, ParquetSource, Source, open_source
 from pipelines.sources.files import partition_fields
 from pipelines.sources.schemas import cast, unify
+from pipelines.stores import storage
 
 
 def parquet(path: object, **settings: object) -> Source:

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from pipelines import spool
-from pipelines.spool import Operation, Rejected, Spool, send_kept
+from pipelines.tracked import spool
+from pipelines.tracked.spool import Operation, Rejected, Spool, send_kept
 
 SERVER = "http://user:hunter2@host:5000"
 

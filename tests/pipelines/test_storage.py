@@ -10,7 +10,7 @@ import pyarrow.fs as pafs
 import pytest
 
 from genai_core.errors import InvalidInput, Unavailable
-from pipelines import storage
+from pipelines.stores import storage
 
 
 def test_local_paths_start_at_the_working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

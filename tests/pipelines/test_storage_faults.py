@@ -13,10 +13,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from genai_core.errors import GenAIError, InvalidData, JobFailed, Unavailable
-from pipelines import generate, s3, score, shard_work, storage
+from pipelines import generate, score
 from pipelines.context import Context
-from pipelines.sink import Sink
+from pipelines.outputs.sink import Sink
+from pipelines.running import shard_work
 from pipelines.sources import ParquetSource, open_source
+from pipelines.stores import s3, storage
 from tests.pipelines.fault_proxy import FAULTS, SHORT, FaultProxy
 
 ROWS, SHARDS = 300, 3

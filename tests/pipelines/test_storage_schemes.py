@@ -10,9 +10,9 @@ import pyarrow as pa
 import pytest
 
 from genai_core.errors import InvalidInput, Unavailable
-from pipelines import storage
+from pipelines.outputs.sink import Sink
 from pipelines.plan import job_id, plan_generation
-from pipelines.sink import Sink
+from pipelines.stores import storage
 
 
 @pytest.mark.parametrize(

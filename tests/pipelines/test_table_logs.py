@@ -23,7 +23,7 @@ from genai_core.errors import InvalidData, InvalidInput
 from pipelines import lake
 from pipelines.context import Context
 from pipelines.lake import LakeJob
-from pipelines.lake_log import LakeLog
+from pipelines.lakes.lake_log import LakeLog
 from pipelines.sources import DeltaSource, IcebergSource, Source, open_source
 
 NLL = "negative_log_likelihood"

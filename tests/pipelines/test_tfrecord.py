@@ -22,9 +22,9 @@ import pytest
 
 from genai_core.errors import InvalidData, InvalidInput, OutputExists
 from jobs.cli import main
-from pipelines import tfrecord
+from pipelines.outputs import tfrecord
+from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard
-from pipelines.sink import Sink
 from tests.contract.spaces import every_type
 
 READER = Path(__file__).with_name("tensorflow_reader.py")

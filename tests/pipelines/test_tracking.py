@@ -17,7 +17,7 @@ import pytest
 from genai_core.artifact import read_header
 from genai_core.errors import InvalidArtifact, InvalidInput
 from pipelines import tracking
-from pipelines.model_uri import peek_model
+from pipelines.tracked.model_uri import peek_model
 from tests.pipelines.conftest import HASH, log_a_model, track_settings
 
 pytestmark = pytest.mark.mlflow

@@ -15,8 +15,9 @@ import pytest
 
 from genai_core.artifact import read_header
 from genai_core.errors import InvalidInput, Unavailable
-from pipelines import spool, tracking
-from pipelines.model_uri import peek_model
+from pipelines import tracking
+from pipelines.tracked import spool
+from pipelines.tracked.model_uri import peek_model
 from tests.pipelines.conftest import free_port, log_a_model, track_settings
 
 pytestmark = pytest.mark.mlflow

@@ -18,11 +18,11 @@ import pytest
 import genai_core as genai
 from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from pipelines import train
-from pipelines.checkpoints import Checkpoints
 from pipelines.context import Context
-from pipelines.encoding import encode_source, shares
 from pipelines.sources import open_source
 from pipelines.train import TrainJob
+from pipelines.training.checkpoints import Checkpoints
+from pipelines.training.encoding import encode_source, shares
 from tests.contract.spaces import small_table
 
 QUICK = {"max_epochs": 2, "evaluations": 4}
@@ -212,8 +212,8 @@ def test_workers_that_cannot_be_there_are_refused_by_check(compute: dict[str, An
 
 
 def test_ray_training_does_not_wait_for_what_is_not_there() -> None:
-    from pipelines.ray_training import _refuse_missing
     from pipelines.settings import ComputeSettings
+    from pipelines.training.ray_training import _refuse_missing
 
     _refuse_missing({"CPU": 3.0}, ComputeSettings(workers=3))
     with pytest.raises(Unavailable, match=r"2 worker\(s\) want 1 GPU\(s\) and Ray has 0"):

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from genai_core.errors import Stalled
-from pipelines.watchdog import Watchdog
+from pipelines.running.watchdog import Watchdog
 
 
 def swallowing() -> None:
@@ -67,7 +67,7 @@ def test_errors_of_the_work_pass_through_and_the_watch_ends() -> None:
 def test_what_does_not_react_is_ended_with_a_message() -> None:
     code = """
         import ctypes, time
-        from pipelines import watchdog
+        from pipelines.running import watchdog
 
         def deaf():
             end = time.monotonic() + 60

@@ -26,12 +26,12 @@ from genai_core.pictures.encoded import MAX_PIXELS, Unreadable, bombs_refused, r
 from jobs.outcome import complain, show_traceback
 from jobs.slots import Slot
 from jobs.spec import entries
-from pipelines.lineage import lineage
 from pipelines.masking import mask_text
-from pipelines.model_uri import locate
+from pipelines.outputs.sink import Sink
 from pipelines.plan import plan_generation
-from pipelines.sink import Sink
 from pipelines.sources import ParquetSource, open_source
+from pipelines.tracked.lineage import lineage
+from pipelines.tracked.model_uri import locate
 
 JOB = {"job_id": "generate-0", "verb": "generate", "parts": {}}
 PLAN = plan_generation(20, 1, rows_per_shard=10)

@@ -11,10 +11,10 @@ import pyarrow as pa
 import pytest
 
 from genai_core.errors import InvalidData, OutputExists
-from pipelines.lineage import lineage
+from pipelines.outputs.sink import Sink
+from pipelines.outputs.tfrecord import export
 from pipelines.plan import canonical_hash, plan_generation
-from pipelines.sink import Sink
-from pipelines.tfrecord import export
+from pipelines.tracked.lineage import lineage
 
 JOB = {"job_id": "generate-0", "verb": "generate", "parts": {}}
 PLAN = plan_generation(20, 1, rows_per_shard=10)

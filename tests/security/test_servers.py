@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
-from pipelines.ray_session import _start_options
+from pipelines.running.ray_session import _start_options
 from pipelines.settings import ComputeSettings
 
 ROOT = Path(__file__).parents[2]

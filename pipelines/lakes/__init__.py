@@ -1,0 +1,1 @@
+"""A lake over time: what is new, what has changed, what has drifted."""

@@ -1,0 +1,1 @@
+"""What a job leaves: the exactly-once writer, provenance in the footer, exports."""

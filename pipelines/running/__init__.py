@@ -1,0 +1,1 @@
+"""How shards and jobs are run, watched and asked after."""

@@ -1,0 +1,1 @@
+"""Scores as rows: explanations, flags, feedback."""

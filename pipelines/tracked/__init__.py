@@ -1,0 +1,1 @@
+"""Runs, models and lineage, with and without a tracking server."""

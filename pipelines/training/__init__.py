@@ -1,0 +1,1 @@
+"""How a source becomes records, and records a model: here, or on Ray Train."""
