@@ -33,11 +33,14 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(".tmp")
 
 
-def put(path: Path, data: bytes, durable: bool, replace: bool) -> bool:
-    """Write a whole file; `durable`: it survives a power cut; without `replace`, False when there is one already."""
+def put(path: Path, data: bytes, durable: bool, replace: bool, named: bool = True) -> bool:
+    """Write a whole file; without `replace`, False when there is one already.
+
+    durable  it survives a power cut; where not `named`, its name does so only after `sync_folder`
+    """
     with _beside(path) as (temporary, file):
         file.write(data)
-        return _publish(temporary, file, path, durable, replace)
+        return _publish(temporary, file, path, durable, replace, named)
 
 
 @contextlib.contextmanager
@@ -84,7 +87,9 @@ def _lock(file: BinaryIO, flags: int = 0) -> bool:
     return True
 
 
-def _publish(temporary: Path, file: BinaryIO, path: Path, durable: bool, replace: bool) -> bool:
+def _publish(
+    temporary: Path, file: BinaryIO, path: Path, durable: bool, replace: bool, named: bool = True
+) -> bool:
     file.flush()
     if durable:
         os.fsync(file.fileno())
@@ -92,8 +97,8 @@ def _publish(temporary: Path, file: BinaryIO, path: Path, durable: bool, replace
         temporary.replace(path)
     elif not _rename_new(temporary, path):
         return False
-    if durable:
-        _sync_directory(path.parent)
+    if durable and named:
+        sync_folder(path.parent)
     return True
 
 
@@ -127,8 +132,8 @@ def _link_new(source: Path, target: Path) -> bool:
     return True
 
 
-def _sync_directory(path: Path) -> None:
-    """Make the rename itself durable."""
+def sync_folder(path: Path) -> None:
+    """Make what was named in a folder survive a power cut."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

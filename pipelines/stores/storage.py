@@ -13,7 +13,7 @@ import posixpath
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import parse_qsl, unquote
@@ -209,16 +209,21 @@ def join(path: str, *parts: str) -> str:
 
 
 def put_bytes(
-    filesystem: pafs.FileSystem, path: str, data: bytes, durable: bool = True, replace: bool = True
+    filesystem: pafs.FileSystem,
+    path: str,
+    data: bytes,
+    durable: bool = True,
+    replace: bool = True,
+    named: bool = True,
 ) -> bool:
     """Write a whole file so that a reader sees all of it or nothing.
 
-    durable  it survives a power cut
+    durable  it survives a power cut; where not `named`, its name does so only after `sync_folders`
     replace  whether a file that is there gives way; otherwise the answer is False, and of all that try at the same
              time one gets True (on disks, S3, and where fsspec's file system knows mode="create")
     """
     if filesystem.type_name == "local":
-        return local_files.put(Path(path), data, durable, replace)
+        return local_files.put(Path(path), data, durable, replace, named)
     if filesystem.type_name == "s3":
         return s3.put(filesystem, path, data, replace)
     if not replace and isinstance(filesystem, pafs.PyFileSystem):
@@ -228,6 +233,16 @@ def put_bytes(
     with open_whole(filesystem, path) as stream:
         stream.write(data)
     return True
+
+
+def sync_folders(filesystem: pafs.FileSystem, root: str, paths: Iterable[str]) -> None:
+    """Make the names of files below `root`, and of their folders, survive a power cut; stores do so by themselves."""
+    if filesystem.type_name != "local":
+        return
+    top = Path(root)
+    folders = {folder for path in paths for folder in Path(path).parents if folder.is_relative_to(top)}
+    for folder in sorted(folders, reverse=True):
+        local_files.sync_folder(folder)
 
 
 def _create(filesystem: Any, path: str, data: bytes) -> bool:

@@ -65,11 +65,11 @@ def die_half_way(part: str) -> None:
     """Killed when the file is written, and not yet in its place."""
     publish = local_files._publish
 
-    def killed(temporary: Path, file: Any, path: Path, durable: bool, replace: bool) -> bool:
+    def killed(temporary: Path, file: Any, path: Path, *how: bool) -> bool:
         if part in path.name:
             file.flush()
             os.kill(os.getpid(), signal.SIGKILL)
-        return publish(temporary, file, path, durable, replace)
+        return publish(temporary, file, path, *how)
 
     local_files._publish = killed
 

@@ -15,7 +15,7 @@ from genai_core.errors import JobFailed, OutputExists
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Shard, canonical_hash, job_id, plan_generation
 from pipelines.sources import ParquetSource, open_source
-from pipelines.stores import storage
+from pipelines.stores import local_files, storage
 
 PLAN = plan_generation(30, 7, 10)
 PROVENANCE = {"job_id": "generate-1", "synthetic": True}
@@ -125,6 +125,22 @@ def test_the_manifest_is_written_once(sink: Sink) -> None:
     first = sink.finish(PLAN, PROVENANCE, {"flagged": 3})
     assert sink.finish(PLAN, PROVENANCE, {"flagged": 4}) == first
     assert sink.manifest() == first
+
+
+def test_every_name_survives_a_power_cut_before_the_manifest_lists_it(
+    sink: Sink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[tuple[str, bool]] = []
+    sync = local_files.sync_folder
+
+    def noted(folder: Path) -> None:
+        synced.append((folder.name, (Path(sink.root) / "_MANIFEST.json").exists()))
+        sync(folder)
+
+    write(sink, 0, 1, 2)
+    monkeypatch.setattr(local_files, "sync_folder", noted)
+    sink.finish(PLAN, PROVENANCE)
+    assert synced[0] == ("data", False) and synced[-1] == (Path(sink.root).name, True)
 
 
 def test_another_jobs_output_is_refused_with_the_difference(sink: Sink) -> None:
