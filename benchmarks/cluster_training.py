@@ -119,6 +119,7 @@ def replica(
     progress = Fit(model, train[rank::world], held_out, settings, Distributed()).run()
     if rank == 0:
         Path(directory, "history.json").write_text(json.dumps(progress.history))
+    torch.distributed.barrier()  # gloo aborts a process whose partner has gone
     torch.distributed.destroy_process_group()
 
 
