@@ -17,6 +17,7 @@ WORDS = {
 }
 JOBS = {
     "generate": "synthetic rows from a model",
+    "judge": "pages on which people tell real from synthetic, and see the nearest real record",
     "lake": "scores of a lake, run after run: only the files that are new or have changed",
     "score": "an anomaly score, a p-value and the reasons for every row",
     "train": "fit a model on a source and register it",

@@ -29,6 +29,7 @@ SECRET_NAME = re.compile(
     r"TOKEN|SECRET|PASSW|PWD|CREDENTIAL|(?<!PUBLIC_)KEY(?!_FILE)|SIGNATURE|_SAS\b", re.IGNORECASE
 )
 REGISTRY_SCHEMES = ("models:", "runs:")
+SOURCES = ("source", "real", "holdout", "synthetic", "given")  # keys of jobs under which a source may stand
 
 
 def require_portable(entries: Sequence[Entry]) -> None:
@@ -40,10 +41,9 @@ def require_portable(entries: Sequence[Entry]) -> None:
 
 def places(job: Any) -> dict[str, str]:
     """The keys of a job that say where something lies."""
-    source, sink, track = (getattr(job, name, None) for name in ("source", "sink", "track"))
+    track = getattr(job, "track", None)
     found = {
-        "source.path": getattr(source, "path", None),
-        "sink.path": getattr(sink, "path", None),
+        **{f"{name}.path": getattr(getattr(job, name, None), "path", None) for name in (*SOURCES, "sink")},
         "model": job.model if isinstance(getattr(job, "model", None), str) else None,
         "checkpoints": getattr(job, "checkpoints", None),
         "track.uri": getattr(track, "uri", None),
@@ -54,7 +54,8 @@ def places(job: Any) -> dict[str, str]:
 def asks_tracking(job: Any) -> bool:
     """Whether a job needs the tracking store that the environment names."""
     registered = str(getattr(job, "model", "")).startswith(REGISTRY_SCHEMES)
-    return job.track.uri is None and (job.track.enabled or registered)
+    track = getattr(job, "track", None)  # not every job is recorded
+    return registered if track is None else track.uri is None and (track.enabled or registered)
 
 
 def variables(asked: Sequence[str]) -> dict[str, str]:

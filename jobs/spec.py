@@ -18,15 +18,17 @@ from jobs.overrides import apply
 from jobs.shape import child
 from jobs.slots import Slot, fill_documents
 from pipelines.generate import GenerateJob
+from pipelines.judge import JudgeJob
 from pipelines.lake import LakeJob
 from pipelines.progress import printable
 from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 from pipelines.translate import TranslateJob
 
-Job = TrainJob | GenerateJob | LakeJob | ScoreJob | TranslateJob
+Job = TrainJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
 KINDS: dict[str, type[Job]] = {
     "generate": GenerateJob,
+    "judge": JudgeJob,
     "lake": LakeJob,
     "score": ScoreJob,
     "train": TrainJob,

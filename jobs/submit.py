@@ -171,7 +171,8 @@ def _packed(found: Sequence[Entry], request: Request, environment: Mapping[str, 
         "tracks": any(asks_tracking(entry.job) for entry in found),
     }
     (folder / entrypoint.PARCEL).write_text(json.dumps(content, indent=1, sort_keys=True), encoding="utf-8")
-    inline = [entry.job.compute for entry in found if entry.job.compute.runner == "inline"]
+    places = [getattr(entry.job, "compute", None) for entry in found]
+    inline = [place for place in places if place is not None and place.runner == "inline"]
     return Parcel(
         COMMAND,
         folder,
