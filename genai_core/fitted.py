@@ -16,6 +16,7 @@ from genai_core.calibration import Calibration
 from genai_core.codec import Codec
 from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
+from genai_core.folds import folds_of, out_of_fold
 from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
@@ -243,32 +244,73 @@ class FittedModel:
     def _score_state(self, name: str) -> dict[str, torch.Tensor]:
         return self.score_states.get(getattr(catalog.score(name), "STATE_OF", name), {})
 
-    def fit_scores(self, sample: np.ndarray, seed: int, effort: float = 1.0) -> None:
-        """Fit the scores that keep something of the training data, from a sample of it, records (rows, entries).
+    def fit_scores(self, sample: np.ndarray, held_out: Records, seed: int, effort: float = 1.0) -> None:
+        """Fit the scores that keep something of the training data, and learn how every score is distributed.
 
-        effort: share of its own training that a score gets, above 0 up to 1
+        sample    of the training records (rows, entries)
+        held_out  records that were not trained on
+        effort    share of its own training that a score gets, above 0 up to 1
         """
+        by_folds: dict[str, np.ndarray] = {}
         for name in self.score_names:
             module = catalog.score(name)
-            if hasattr(module, "fit"):
-                generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
-                with torch.no_grad():
-                    x = torch.from_numpy(sample.astype(np.int64))
-                    self.score_states[name] = module.fit(self.model, x, generator, effort)
+            if not hasattr(module, "fit"):
+                continue
+            generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
+            folds = (
+                folds_of(len(sample) + len(held_out), generator) if hasattr(module, "fit_by_folds") else None
+            )
+            if folds is None:
+                self._fit_score(name, sample, held_out, generator, effort)
+            else:
+                by_folds |= self._fit_by_folds(name, sample, held_out, folds, generator, effort)
+        others = [name for name in self.score_names if name not in by_folds]
+        totals = by_folds | self.score_records(held_out, others).totals if others else by_folds
+        self.calibrations = {name: Calibration.fit(totals[name]) for name in self.score_names}
+        self._profile(held_out)
 
-    def calibrate(self, held_out: Records) -> None:
-        """Learn the distribution of every score from records that were not trained on."""
-        for name in self.score_names:
-            module = catalog.score(name)
-            if hasattr(module, "calibrate"):
-                with torch.inference_mode():
-                    parts = [(x[:rows], m[:rows]) for x, m, rows in self._batches(held_out)]
-                    x, measure = (torch.cat(column) for column in zip(*parts, strict=True))
-                    self.score_states[name] |= module.calibrate(
-                        self.model, x, measure, self.score_states[name]
-                    )
-        scored = self.score_records(held_out, self.score_names)
-        self.calibrations = {name: Calibration.fit(values) for name, values in scored.totals.items()}
+    def _fit_score(
+        self, name: str, sample: np.ndarray, held_out: Records, generator: torch.Generator, effort: float
+    ) -> None:
+        module = catalog.score(name)
+        with torch.no_grad():
+            x = torch.from_numpy(sample.astype(np.int64))
+            self.score_states[name] = module.fit(self.model, x, generator, effort)
+        if hasattr(module, "calibrate"):
+            with torch.inference_mode():
+                x = torch.from_numpy(held_out.tokens.astype(np.int64))
+                measure = torch.from_numpy(held_out.log_measure)
+                self.score_states[name] |= module.calibrate(self.model, x, measure, self.score_states[name])
+
+    def _fit_by_folds(
+        self,
+        name: str,
+        sample: np.ndarray,
+        held_out: Records,
+        folds: torch.Tensor,
+        generator: torch.Generator,
+        effort: float,
+    ) -> dict[str, np.ndarray]:
+        """Totals of all records by what was fitted without their fold, for this score and those that read its state."""
+        module = catalog.score(name)
+        x = torch.from_numpy(np.concatenate([sample, held_out.tokens]).astype(np.int64))
+        measure = torch.zeros(len(x), held_out.log_measure.shape[1])
+        measure[len(sample) :] = torch.from_numpy(held_out.log_measure)
+        with torch.no_grad():
+            state = module.fit_by_folds(self.model, x, folds, generator, effort)
+        with torch.inference_mode():
+            state |= module.calibrate(self.model, x, measure, state, folds)
+            self.score_states[name] = state
+            readers = [n for n in self.score_names if getattr(catalog.score(n), "STATE_OF", n) == name]
+
+            def scored(own: dict[str, torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+                found = [catalog.score(n).score(self.model, x[rows], measure[rows], own) for n in readers]
+                return torch.stack([values.double().sum(1) for values in found], 1)
+
+            totals = out_of_fold(state, folds, scored).numpy()
+        return dict(zip(readers, totals.T, strict=True))
+
+    def _profile(self, held_out: Records) -> None:
         space = self.codec.space
         self.profile = Profile.fit(space, held_out.tokens) if isinstance(space, Tokens) else None
 

@@ -139,8 +139,8 @@ def finish(
     train    training records (rows, entries), or a sample of them: what scores with a memory look at
     """
     fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
-    fitted.fit_scores(train[spread(len(train), score_rows(train))], seed, score_effort or effort(progress))
-    fitted.calibrate(held_out)
+    sample = train[spread(len(train), score_rows(train))]
+    fitted.fit_scores(sample, held_out, seed, score_effort or effort(progress))
     facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}
     fitted.provenance = provenance | {"training": facts}
     return fitted

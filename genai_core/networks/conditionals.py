@@ -68,7 +68,8 @@ class Conditionals(Model):
         found = vectors(self.view, x, None)
         span = math.log(STRONGEST / WEAKEST)
         strength = WEAKEST * torch.exp(torch.rand(len(x), 1) * span)
-        noisy = found.numbers + strength * torch.randn_like(found.numbers) * (found.codes == NUMBER)
+        noisy = found.numbers
+        noisy = noisy + strength * torch.randn_like(noisy) * (found.codes == NUMBER)
         share = VISIBLE + (1 - VISIBLE) * torch.rand(len(x), 1)
         visible = (torch.rand(found.codes.shape) < share).float()
         return nats(
@@ -118,7 +119,8 @@ def nats(
 
 def restored(parameters: State, view: State, found: Vectors) -> Tensor:
     """Squared error (rows, units) of every number guessed from the other columns; of codes 1 - p(code)."""
-    out = _outputs(parameters, view, found.numbers, found.codes, torch.full((1, 1), JUDGED), None)
+    numbers = found.numbers
+    out = _outputs(parameters, view, numbers, found.codes, torch.full((1, 1), JUDGED), None)
     weight, mean, _ = out[..., : 3 * COMPONENTS].unflatten(2, (3, COMPONENTS)).unbind(2)
     guess = (torch.softmax(weight, 2) * mean).sum(2)
     on_axis = (found.codes.T == NUMBER) & view["numeric"][:, None]
@@ -126,7 +128,7 @@ def restored(parameters: State, view: State, found: Vectors) -> Tensor:
     if out.shape[2] > 3 * COMPONENTS:
         sure = torch.softmax(out[..., 3 * COMPONENTS :], 2)
         wrong = 1 - sure.gather(2, found.codes.T.unsqueeze(2)).squeeze(2)
-    return torch.where(on_axis, (found.numbers.T - guess).square(), wrong).T
+    return torch.where(on_axis, (numbers.T - guess).square(), wrong).T
 
 
 def _outputs(

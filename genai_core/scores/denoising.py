@@ -9,6 +9,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genai_core.folds import mean
 from genai_core.model import Model
 from genai_core.networks.conditionals import TOGETHER, restored
 from genai_core.scores import State
@@ -21,6 +22,10 @@ STATE_OF = "ensemble"
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields)."""
-    view, weights = below(state, "view/"), below(state, "conditionals/")
-    parts = vectors(view, x, log_measure).split(TOGETHER)
-    return by_field(view, torch.cat([restored(weights, view, part) for part in parts]))
+
+    def wrong(part: State) -> Tensor:
+        view, weights = below(part, "view/"), below(part, "conditionals/")
+        found = vectors(view, x, log_measure).split(TOGETHER)
+        return by_field(view, torch.cat([restored(weights, view, rows) for rows in found]))
+
+    return mean(state, wrong)

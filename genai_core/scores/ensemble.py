@@ -2,8 +2,9 @@
 
 A member's value becomes -log of the share of held-out rows that are as high, and goes on linearly beyond the highest
 tenth (an exponential tail), so that rows farther out than any are still told apart. The mean over the members is the
-score. Members: the distance to the nearest remembered row, the pseudo-likelihood, and its worst columns alone. Which
-members, and what was tried: docs/decisions/0017-an-ensemble-scores-tables.md.
+score. Members: the distance to the nearest remembered row in standard deviations, the same on the scale of ranks, and
+the worst columns of the pseudo-likelihood. Which members, and what was tried:
+docs/decisions/0017-an-ensemble-scores-tables.md. Small tables are fitted by folds (`genai_core.folds`).
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from genai_core.folds import as_part, out_of_fold, parts
 from genai_core.model import Model
 from genai_core.scores import State
-from genai_core.scores.memory import distances, remember
+from genai_core.scores.memory import SCALES, distances, remember
 from genai_core.scores.pseudo_likelihood import learn, surprise
 from genai_core.tables.vectors import below, fit_vectors, vectors
 
@@ -23,26 +25,46 @@ WORST = 3  # columns
 TAIL = 0.1  # of the held-out rows
 LEAST = 5  # held-out rows in a tail
 KNOTS = 257
+FOLD_EFFORT = 0.5  # of what a single part's network is trained
 
 
 def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
-    """View, memory and conditionals, from training records x (rows, positions)."""
+    """One part: view, memory and conditionals, from training records x (rows, positions)."""
+    return as_part(0, _part(model, x, generator, effort))
+
+
+def fit_by_folds(
+    model: Model, x: Tensor, folds: Tensor, generator: torch.Generator, effort: float = 1.0
+) -> dict[str, Tensor]:
+    """A part for each fold, from the records outside of it."""
+    state: dict[str, Tensor] = {}
+    for number in range(int(folds.max()) + 1):
+        state |= as_part(number, _part(model, x[folds != number], generator, FOLD_EFFORT * effort))
+    return state
+
+
+def _part(model: Model, x: Tensor, generator: torch.Generator, effort: float) -> dict[str, Tensor]:
     view = fit_vectors(model.space, x)
     seed = int(torch.randint(2**31, (), generator=generator))
-    parts = {
+    of = {
         "view": view,
         "memory": remember(view, x, generator),
         "conditionals": learn(model.space, view, x, seed, effort),
     }
-    return {f"{part}/{name}": value for part, own in parts.items() for name, value in own.items()}
+    return {f"{name}/{key}": value for name, own in of.items() for key, value in own.items()}
 
 
-def calibrate(model: Model, x: Tensor, log_measure: Tensor, state: State) -> dict[str, Tensor]:
-    """The members' tails, and what every column's nats usually are, from held-out records."""
+def calibrate(
+    model: Model, x: Tensor, log_measure: Tensor, state: State, folds: Tensor | None = None
+) -> dict[str, Tensor]:
+    """The members' tails, and what every column's nats usually are, from held-out records, or all by their folds."""
     if len(x) == 1:
         x, log_measure = x.expand(2, -1), log_measure.expand(2, -1)
-    values, shares = _members(x, log_measure, state)
-    ranked = values.sort(0).values
+    if folds is None:
+        shares = _members(x, log_measure, state)
+    else:
+        shares = out_of_fold(state, folds, lambda own, rows: _members(x[rows], log_measure[rows], own))
+    ranked = _values(shares).sort(0).values
     rows = len(ranked)
     nats = -torch.log((rows - torch.arange(rows) - 0.5) / rows)
     knots = torch.linspace(0, rows - 1, min(KNOTS, rows)).round().long()
@@ -53,18 +75,17 @@ def calibrate(model: Model, x: Tensor, log_measure: Tensor, state: State) -> dic
         "tails/nats": nats[knots],
         "tails/from": top[0].clone(),
         "tails/excess": excess,
-        "tails/usual": shares[1].median(0).values,
+        "tails/usual": shares[:, -1].median(0).values,
     }
 
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): a member's nats are shared out as its value is."""
-    values, shares = _members(x, log_measure, state)
-    nats = tail_nats(values, below(state, "tails/"))
-    shares[1] = (shares[1] - state["tails/usual"]).clamp(min=0)
-    shares[2] = shares[1] * (shares[1] >= _worst(shares[1])[:, -1:])
-    parts = [nats[:, i : i + 1] * _proportions(share) for i, share in enumerate(shares)]
-    return torch.stack(parts).mean(0)
+    shares = _members(x, log_measure, state)
+    nats = tail_nats(_values(shares), below(state, "tails/"))
+    surprises = (shares[:, -1] - state["tails/usual"]).clamp(min=0)
+    shares[:, -1] = surprises * (surprises >= _worst(surprises)[:, -1:])
+    return (nats.unsqueeze(2) * _proportions(shares)).mean(1)
 
 
 def tail_nats(values: Tensor, tails: State) -> Tensor:
@@ -79,21 +100,30 @@ def tail_nats(values: Tensor, tails: State) -> Tensor:
     return torch.where(values > tails["from"], beyond, inside)
 
 
-def _members(x: Tensor, log_measure: Tensor, state: State) -> tuple[Tensor, list[Tensor]]:
-    """Values (rows, members), and what they are made of (rows, fields), member by member."""
-    view = below(state, "view/")
+def _members(x: Tensor, log_measure: Tensor, state: State) -> Tensor:
+    """What the members' values are made of, (rows, members, fields): the means over the parts."""
+    found = [_of_part(part, x, log_measure) for part in parts(state)]
+    return torch.stack(found).mean(0) if len(found) > 1 else found[0]
+
+
+def _of_part(part: State, x: Tensor, log_measure: Tensor) -> Tensor:
+    view = below(part, "view/")
     found = vectors(view, x, log_measure)
-    apart = distances(view, below(state, "memory/"), found)
-    nats = surprise(view, below(state, "conditionals/"), found)
-    values = torch.stack([apart.sum(1).sqrt(), nats.sum(1), _worst(nats).sum(1)], 1)
-    return values, [apart, nats, nats]
+    apart = distances(view, below(part, "memory/"), found)
+    return torch.stack([*apart, surprise(view, below(part, "conditionals/"), found)], 1)
+
+
+def _values(shares: Tensor) -> Tensor:
+    """(rows, members)."""
+    apart = shares[:, : len(SCALES)].sum(2).sqrt()
+    return torch.cat([apart, _worst(shares[:, -1]).sum(1, keepdim=True)], 1)
 
 
 def _worst(nats: Tensor) -> Tensor:
-    return nats.topk(min(WORST, nats.shape[1]), 1).values
+    return nats.topk(min(WORST, nats.shape[-1]), -1).values
 
 
 def _proportions(share: Tensor) -> Tensor:
-    """Adds up to 1 in every row."""
-    total = share.sum(1, keepdim=True)
-    return torch.where(total > 0, share / total.clamp(min=1e-30), 1 / share.shape[1])
+    """Adds up to 1 in every row and member."""
+    total = share.sum(-1, keepdim=True)
+    return torch.where(total > 0, share / total.clamp(min=1e-30), 1 / share.shape[-1])

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from genai_core.folds import mean
 from genai_core.hyperparameters import FitSettings
 from genai_core.loop import Fit
 from genai_core.model import Model
@@ -42,8 +43,12 @@ def learn(space: Any, view: State, x: Tensor, seed: int, effort: float) -> dict[
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields)."""
-    view = below(state, "view/")
-    return surprise(view, below(state, "conditionals/"), vectors(view, x, log_measure))
+
+    def of_part(part: State) -> Tensor:
+        view = below(part, "view/")
+        return surprise(view, below(part, "conditionals/"), vectors(view, x, log_measure))
+
+    return mean(state, of_part)
 
 
 def surprise(view: State, weights: State, found: Vectors) -> Tensor:

@@ -37,7 +37,8 @@ def votes(table: pa.Table, seed: int = 0) -> list[np.ndarray]:
     random = np.random.default_rng(seed)
     sample = torch.from_numpy(random.permutation(len(x))[:SAMPLE])
     view = fit_vectors(codec.space, x[sample])
-    rows = points(view, vectors(view, x, None)).numpy().astype(np.float64)
+    found = vectors(view, x, None)
+    rows = points(view, found, found.numbers).numpy().astype(np.float64)
     forest = IsolationForest(random_state=seed % 2**32).fit(rows[sample.numpy()])
     return [-forest.score_samples(rows), _to_subsamples(rows, random), _trimmed(rows)]
 

@@ -1,6 +1,6 @@
 """Records of a table as vectors: every column one number on a common scale and one code, for scores that need distances
 
-A *unit* is a numeric axis or a category (one or two positions of the record). Its number is a mean of two: the value
+A *unit* is a numeric axis or a category (one or two positions of the record). It has two numbers: the value
 standardised, and the normal score of its rank among a sample of training records. Ranks see the middle of skewed
 columns, standard deviations how far out a value is; beyond the range seen both go on as standard deviations. Its code
 says what is off the axis, or which category.
@@ -26,6 +26,7 @@ BELOW, ABOVE, UNSEEN = 1, 2, 3
 KNOTS = 257
 RANKS = 0.25  # weight of the rank in a number
 NOWHERE = OffAxis(0, 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0)
+PARTS = ("standard", "rank", "code", "side", "rarity", "odd")  # tables by token
 State = Mapping[str, Tensor]
 
 
@@ -42,11 +43,17 @@ class Unit(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Of some records: numbers (rows, units), 0 off the axis; codes (rows, units); places in the tables of tokens."""
+    """Of some records, (rows, units): standardised values and normal scores, 0 off the axis; codes; places in tables."""
 
-    numbers: Tensor
+    standard: Tensor
+    rank: Tensor
     codes: Tensor
     places: Tensor
+
+    @property
+    def numbers(self) -> Tensor:
+        """A mean of both, for networks."""
+        return RANKS * self.rank + (1 - RANKS) * self.standard
 
     def split(self, rows: int) -> Iterator[Vectors]:
         """Parts of so many rows."""
@@ -79,7 +86,7 @@ def _refines(position: Position, first: int, of: Position) -> bool:
 def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
     """What `vectors` needs, from a sample of training records x (rows, positions)."""
     units = units_of(space)
-    parts: dict[str, list[np.ndarray]] = {n: [] for n in ("number", "code", "side", "rarity", "odd")}
+    parts: dict[str, list[np.ndarray]] = {n: [] for n in PARTS}
     knots: dict[str, list[np.ndarray]] = {n: [] for n in ("at", "score", "mean", "spread")}
     coded, weights = [], [np.zeros(0)]
     for unit in units:
@@ -120,10 +127,10 @@ def unknown(state: State, found: Vectors) -> Tensor:
     return state["odd"][found.places] | off_axis
 
 
-def points(view: State, found: Vectors) -> Tensor:
-    """(rows, numbers): the numeric units, then the codes of units that had several in training."""
+def points(view: State, found: Vectors, numbers: Tensor) -> Tensor:
+    """(rows, numbers): the numeric units' `numbers`, then the codes of units that had several in training."""
     numeric, coded = view["numeric"], view["coded"]
-    numbers = found.numbers[:, numeric]
+    numbers = numbers[:, numeric]
     if not bool(coded.any()):
         return numbers
     kinds = view["kinds"][coded]
@@ -146,17 +153,18 @@ def below(state: State, prefix: str) -> dict[str, Tensor]:
 def vectors(state: State, x: Tensor, log_measure: Tensor | None) -> Vectors:
     """Of records x (rows, positions) with their log measures (rows, fields); None: all have a place on their axes."""
     index = state["base"] + x[:, state["first"]] * state["stride"] + x[:, state["second"]] * state["paired"]
-    numbers, codes = state["number"][index], state["code"][index].long()
+    standard, rank, codes = state["standard"][index], state["rank"][index], state["code"][index].long()
     side = state["side"][index]
     if log_measure is not None and bool(side.any()):
         at = side.nonzero(as_tuple=True)
-        numbers[at], off_grid = _placed(state, side[at], log_measure[at[0], state["field"][at[1]]], at[1])
+        placed = _placed(state, side[at], log_measure[at[0], state["field"][at[1]]], at[1])
+        standard[at], rank[at], off_grid = placed
         codes[at] = torch.where(off_grid, OFF_AXIS, codes[at])
-    return Vectors(numbers.clamp(-FARTHEST, FARTHEST), codes, index)
+    return Vectors(standard.clamp(-FARTHEST, FARTHEST), rank.clamp(-FARTHEST, FARTHEST), codes, index)
 
 
-def _placed(state: State, side: Tensor, m: Tensor, units: Tensor) -> tuple[Tensor, Tensor]:
-    """Numbers (values,) of values without a place, from their log measures m (`OffAxis`); which are off the grid."""
+def _placed(state: State, side: Tensor, m: Tensor, units: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Both numbers (values,) of values without a place, by their log measures m (`OffAxis`); which are off the grid."""
     low, high = state["low"][units], state["high"][units]
     beyond = torch.expm1((state["end"][units] - m) / 2).clamp(0, 1e6) * state["reach"][units]
     share = (state["between"][units] - m) / state["tilt"][units]
@@ -164,19 +172,19 @@ def _placed(state: State, side: Tensor, m: Tensor, units: Tensor) -> tuple[Tenso
     share = (share - 2.0 * off_grid).clamp(0, 1)
     inside = torch.where(side == BELOW, low, torch.where(side == ABOVE, high, low + share * (high - low)))
     inside = (inside - state["mean"][units]) / state["spread"][units]
-    rank = _interpolated(inside, state["at"][units], state["score"][units])
-    inside = RANKS * rank + (1 - RANKS) * inside
     away = beyond / state["spread"][units]
-    return inside + torch.where(side == BELOW, -away, torch.where(side == ABOVE, away, 0.0)), off_grid
+    inside = inside + torch.where(side == BELOW, -away, torch.where(side == ABOVE, away, 0.0))
+    return inside, _interpolated(inside, state["at"][units], state["score"][units]), off_grid
 
 
 def _interpolated(z: Tensor, at: Tensor, score: Tensor) -> Tensor:
-    """Piecewise linear through the knots (values, knots), constant beyond them."""
+    """Piecewise linear through the knots (values, knots), with slope 1 beyond them."""
     right = torch.searchsorted(at, z[:, None]).clamp(1, at.shape[1] - 1)
     left = right - 1
     a, b = at.gather(1, left), at.gather(1, right)
     share = ((z[:, None] - a) / (b - a).clamp(min=1e-12)).clamp(0, 1)
-    return torch.lerp(score.gather(1, left), score.gather(1, right), share).squeeze(1)
+    inside = torch.lerp(score.gather(1, left), score.gather(1, right), share).squeeze(1)
+    return inside + z - torch.minimum(torch.maximum(z, at[:, 0]), at[:, -1])
 
 
 Tables = dict[str, Any]
@@ -199,10 +207,11 @@ def _number(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Table
             side[token * unit.ranks : (token + 1) * unit.ranks] = mark
     off = np.isnan(place) & (side == 0)
     standard = np.where(np.isnan(place), 0, (place - mean) / spread)
-    number = RANKS * np.interp(standard, values, score) + (1 - RANKS) * standard
+    rank = np.interp(standard, values, score) + standard - np.clip(standard, values[0], values[-1])
     code = np.where(off, OFF_AXIS, NUMBER).astype(np.uint8)
     tables: Tables = {
-        "number": np.where(np.isnan(place), 0, number).astype(np.float32),
+        "standard": standard.astype(np.float32),
+        "rank": np.where(np.isnan(place), 0, rank).astype(np.float32),
         "code": code,
         "side": side,
     }
@@ -219,7 +228,7 @@ def _category(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Tab
     code = np.full(unit.size, len(ranked) + 1, np.uint8)
     code[ranked] = 1 + np.arange(len(ranked))
     zero, none = np.zeros(unit.size, np.float32), np.zeros(KNOTS, np.float32)
-    tables: Tables = {"number": zero, "code": code, "side": np.zeros(unit.size, np.int8)}
+    tables: Tables = {"standard": zero, "rank": zero, "code": code, "side": np.zeros(unit.size, np.int8)}
     knots: Tables = {
         "at": none,
         "score": none,
