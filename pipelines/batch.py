@@ -15,10 +15,21 @@ import pyarrow as pa
 from genai_core import catalog
 from genai_core.artifact import Header
 from genai_core.errors import JobFailed, Unavailable
-from pipelines.batch_job import BatchJob, check_place, identity, masked
+from pipelines.batch_job import (
+    BatchJob,
+    check_place,
+    has_lineage,
+    identity,
+    is_marked,
+    masked,
+    output_schema,
+    signing_key,
+)
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, canonical_hash, code_fingerprint, versions
+from pipelines.provenance.content_credentials import SYNTHETIC
+from pipelines.provenance.sealing import seal
 from pipelines.runners import run_shards
 from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.running.watchdog import Watchdog
@@ -65,6 +76,7 @@ class Batch:
             "job_id": self.identity["job_id"],
             "verb": self.verb,
             "synthetic": self.synthetic,
+            **self._mark,
             "model": {
                 "uri": storage.mask(self.model.uri),
                 "digest": self.header.digest,
@@ -72,12 +84,22 @@ class Batch:
             },
             "training_data": masked(known.get("data")),
             "training_job": known.get("job_id"),
+            "rights": masked(known.get("rights")),
             "source": masked(self.source),
             "spec": self.job.spec,
             "spec_hash": canonical_hash(self.job.spec),
             "versions": versions(),
             "code": code_fingerprint(),
         }
+
+    @property
+    def _mark(self) -> dict[str, Any]:
+        """The mark of synthetic data in the word of C2PA; an output whose files go without says so here."""
+        if not self.synthetic:
+            return {}
+        return (
+            {"marked": True, "digital_source_type": SYNTHETIC} if is_marked(self.job) else {"marked": False}
+        )
 
 
 def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
@@ -86,6 +108,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     sink, this, job = Sink(batch.job.sink.path), batch.identity, batch.job
     if finished := _watched(job, lambda: _standing(sink, this)):
         context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
+        _sealed(batch, sink, finished, None, context)
         if left_open(job.track, this["job_id"]):  # its driver, or the server, died before all was told
             with _run(batch, context) as run:
                 _log_inputs(run, batch)
@@ -97,6 +120,7 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
         _log_inputs(run, batch)
         runner = _do(batch, sink, done, context)
         manifest = _finished(batch, sink)
+        _sealed(batch, sink, manifest, run.run_id, context)
         run.log_metrics({"seconds": time.monotonic() - started})
         _log_all(run, batch, sink, manifest)
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
@@ -142,10 +166,11 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
         batch.producer,
         str(batch.model.directory),
         sink.uri if "://" in sink.uri else sink.root,  # a worker's working directory may be another
-        batch.provenance,
+        batch.provenance if is_marked(batch.job) else None,
         batch.options,
         batch.reader,
         batch.job.compute.retries,
+        batch.identity["job_id"] if has_lineage(batch.job) else None,
     )
     with context.progress as progress:
         progress.start(len(batch.plan.shards), "shards", done=len(done), title=batch.verb)
@@ -165,6 +190,25 @@ def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
         return _watched(batch.job, lambda: sink.finish(batch.plan, batch.provenance, summary))
     except Unavailable as error:  # after the work: no longer a matter of bad input
         raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error
+
+
+def _sealed(batch: Batch, sink: Sink, manifest: dict[str, Any], run_id: str | None, context: Context) -> None:
+    """Who ran it, when, and the signatures: of synthetic output, beside what equal jobs have in common."""
+    if not batch.synthetic:
+        return
+    try:
+        key = signing_key(batch.job)
+        sealed = _watched(batch.job, lambda: seal(sink, manifest, key, run_id))
+    except Unavailable as error:
+        raise JobFailed(f"{error}. All rows are there; the same command signs them") from error
+    if not is_marked(batch.job):
+        context.log(
+            f"{batch.job.title}: mark: false: the files do not say that they are synthetic; the manifest does"
+        )
+    elif sealed and key:
+        context.log(
+            f"{batch.job.title}: signed {len(sealed['signatures'])} file(s), certificate {key.fingerprint}"
+        )
 
 
 def _unreadable(batch: Batch, sink: Sink) -> dict[str, Any]:
@@ -195,7 +239,14 @@ def _log_inputs(run: Run, batch: Batch) -> None:
 
 def _log_output(run: Run, batch: Batch, manifest: Mapping[str, Any]) -> None:
     path = storage.mask(batch.job.sink.path)
-    run.log_dataset(batch.job.title, path, manifest["hash"], batch.output, manifest["rows"], "output")
+    run.log_dataset(
+        batch.job.title,
+        path,
+        manifest["hash"],
+        output_schema(batch.job, batch.output),
+        manifest["rows"],
+        "output",
+    )
     run.log_metrics({"rows": manifest["rows"], "bytes": manifest["bytes"]})
     numbers = {k: v for k, v in manifest["summary"].items() if isinstance(v, int | float)}
     run.log_metrics(numbers)

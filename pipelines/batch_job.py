@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genai_core.artifact import Header, read_header
 from genai_core.errors import MissingCapability, Unavailable
@@ -16,6 +16,8 @@ from pipelines.context import Context
 from pipelines.masking import mask_text
 from pipelines.outputs.sink import Sink
 from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
+from pipelines.provenance import keys, lineage_column
+from pipelines.provenance.keys import SigningKey
 from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.stores import storage
@@ -29,7 +31,8 @@ PLACE = {
     "track",
     "sink",
     "name",
-}  # of a job: where it runs and what it is called, not what it makes
+    "sign",
+}  # of a job: where it runs, what it is called and who signs it, not what it makes
 TEXT_BYTES = 16  # assumed of a value without a fixed width
 COMPRESSED = 0.5  # of the plain width, what Parquet takes at most in practice
 
@@ -60,6 +63,57 @@ class BatchJob(Settings):
         return self.name or Path(storage.mask(self.sink.path)).name or "batch"
 
 
+class SignSettings(Settings):
+    """Whose signature an output gets."""
+
+    key: str = Field(min_length=1, description="directory that `genai keys init` made")
+
+
+class SyntheticJob(BatchJob):
+    """The keys of a batch job whose rows a model makes."""
+
+    lineage: bool = Field(
+        False, description="a column `_lineage` that says of every row which job, shard and row of it made it"
+    )
+    mark: bool = Field(
+        True, description="say in every file's footer that it is synthetic, and where it comes from"
+    )
+    sign: SignSettings | None = Field(
+        None, description="sign every file (C2PA); default: with the key in GENAI_SIGNING_KEY, if that is set"
+    )
+
+    @model_validator(mode="after")
+    def _signed_is_marked(self) -> Self:
+        if self.sign is not None and not self.mark:
+            raise ValueError(
+                "sign: a signature says that the files are synthetic; leave out `mark: false`, or `sign`"
+            )
+        return self
+
+
+def is_marked(job: BatchJob) -> bool:
+    """Whether the files say where they come from; those of scores always do."""
+    return not isinstance(job, SyntheticJob) or job.mark
+
+
+def has_lineage(job: BatchJob) -> bool:
+    """Whether every row says where it was made."""
+    return isinstance(job, SyntheticJob) and job.lineage
+
+
+def signing_key(job: BatchJob) -> SigningKey | None:
+    """The key that signs the output; None: nobody's. Raises InvalidInput for one that cannot sign."""
+    if not isinstance(job, SyntheticJob) or not job.mark:
+        return None
+    directory = keys.directory_for(job.sign.key if job.sign else None)
+    return keys.load(directory) if directory else None
+
+
+def output_schema(job: BatchJob, schema: pa.Schema) -> pa.Schema:
+    """Of the files: the rows' own, and their lineage where it was asked for."""
+    return lineage_column.with_column(schema) if has_lineage(job) else schema
+
+
 def identity(job: BatchJob, verb: str, digest: str, plan: Plan) -> dict[str, Any]:
     """{"job_id", "verb", "parts"}: equal parts give equal bytes."""
     parts = {
@@ -80,7 +134,12 @@ def check_batch(
     Raises Unavailable or OutputExists.
     """
     check_place(job, rows, output or pa.schema([]))
+    key = signing_key(job)
+    signed = [f"signed: with the certificate {key.fingerprint}"] if key else []
+    unmarked = [] if is_marked(job) else ["mark: false: the files will not say that they are synthetic"]
     return [
+        *signed,
+        *unmarked,
         f"output: {storage.mask(job.sink.path)} ({_state(job, known)})",
         f"runner: {job.compute.runner}, {job.compute.workers} worker(s)",
     ]
@@ -100,7 +159,10 @@ def _state(job: BatchJob, known: Mapping[str, Any] | None) -> str:
 
 
 def check_place(job: BatchJob, rows: int, output: pa.Schema) -> None:
-    """Unavailable when the tracking store, the cluster or the space that the job needs is not there."""
+    """Unavailable when the tracking store, the cluster or the space that the job needs is not there; InvalidInput when
+    its key cannot sign, or rows cannot carry their lineage."""
+    signing_key(job)
+    output = output_schema(job, output)
     check_space(job.sink.path, rows, output)
     check_reachable(job.track)
     check_compute(job.compute)

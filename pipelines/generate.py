@@ -11,7 +11,7 @@ from genai_core import artifact, catalog
 from genai_core.artifact import Header
 from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
+from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
 from pipelines.pages.overviews import of_rows
 from pipelines.plan import Shard, plan_generation
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
 
-class GenerateJob(BatchJob):
+class GenerateJob(SyntheticJob):
     """Draw rows from a model into a directory of Parquet files."""
 
     job: Literal["generate"] = "generate"

@@ -19,7 +19,7 @@ from genai_core import artifact, catalog
 from genai_core.artifact import Header
 from genai_core.errors import InvalidInput
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import BatchJob, check_batch, describe, find_header, identity, require
+from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
 from pipelines.pages.overviews import of_rows
 from pipelines.plan import Shard, plan_scoring
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
 
-class TranslateJob(BatchJob):
+class TranslateJob(SyntheticJob):
     """Translate the records of a source into a directory of Parquet files."""
 
     job: Literal["translate"] = "translate"

@@ -18,18 +18,19 @@ ROW_GROUP = 65_536
 WRITER = {"version": "2.6", "compression": "zstd", "compression_level": 1, "write_page_checksum": True}
 
 
-def encode(table: pa.Table, footer: Mapping[str, Any]) -> bytes:
-    """The bytes of a Parquet file with exactly the table's schema; equal input, equal bytes."""
+def encode(table: pa.Table, footer: Mapping[str, Any] | None) -> bytes:
+    """The bytes of a Parquet file with exactly the table's schema; equal input, equal bytes. None: no provenance."""
     buffer = pa.BufferOutputStream()
     with open_writer(buffer, table.schema, footer) as writer:
         writer.write_table(table, row_group_size=ROW_GROUP)
     return buffer.getvalue().to_pybytes()
 
 
-def open_writer(stream: Any, schema: pa.Schema, footer: Mapping[str, Any]) -> pq.ParquetWriter:
+def open_writer(stream: Any, schema: pa.Schema, footer: Mapping[str, Any] | None) -> pq.ParquetWriter:
     """A writer with the fixed settings, for tables that do not fit into memory."""
     writer = pq.ParquetWriter(stream, schema, **WRITER)
-    writer.add_key_value_metadata({KEY: canonical(dict(footer)).decode()})
+    if footer is not None:
+        writer.add_key_value_metadata({KEY: canonical(dict(footer)).decode()})
     return writer
 
 

@@ -7,7 +7,8 @@
     _MANIFEST.json                     what the output consists of; written once, last
 
 A data file without a record is as if it had not been written: the shard is done again, and what the manifest
-does not list is removed. Nothing here holds a time or a host name, so that equal jobs leave equal bytes.
+does not list is removed. Nothing here holds a time or a host name, so that equal jobs leave equal bytes: who ran a job
+and when stands in _RUN.json beside it (pipelines/provenance/sealing.py).
 
 Two runs of one job may work here at once, and none needs a lock: the job file, each record and the manifest are
 written only where there is none yet, by one request that the disk or the store decides; who comes second takes what
@@ -99,11 +100,12 @@ class Sink:
         self,
         shard: Shard,
         table: pa.Table,
-        footer: Mapping[str, Any],
+        footer: Mapping[str, Any] | None,
         extra: Mapping[str, Any] | None = None,
     ) -> dict[str, Any]:
-        """Write the data file, then the record that commits it. `extra` goes into the record."""
-        data = footers.encode(table, {**footer, "shard": shard.id, "seed": shard.seed})
+        """Write the data file, then the record that commits it. `extra` goes into the record; no footer: no mark."""
+        known = None if footer is None else {**footer, "shard": shard.id, "seed": shard.seed}
+        data = footers.encode(table, known)
         digest = hashlib.sha256(data).hexdigest()
         file = storage.join(DATA, shard.folder, f"part-{shard.name}-{digest[:12]}.parquet")
         record = {

@@ -15,6 +15,7 @@ import pyarrow as pa
 from genai_core.errors import InvalidInput, JobFailed, Unavailable
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Shard
+from pipelines.provenance import lineage_column
 from pipelines.sources import Reader
 
 RETRY_SECONDS = (
@@ -34,10 +35,11 @@ class ShardWork:
     producer: Callable[[ShardWork, Any], Produce]
     model: str  # directory of the artifact
     sink: str
-    footer: Mapping[str, Any]
+    footer: Mapping[str, Any] | None
     options: Mapping[str, Any] = field(default_factory=dict)
     reader: Reader | None = None
     retries: int = 3
+    lineage_of: str | None = None  # the job's id, when every row shall carry where it was made
 
 
 class ShardWorker:
@@ -82,6 +84,8 @@ class ShardWorker:
         if done is not None:  # by another run of the job, or by a worker that was thought dead
             return done
         table, extra = self.produce(shard)
+        if self.work.lineage_of is not None:
+            table = lineage_column.add(table, self.work.lineage_of, shard)
         try:
             return self.sink.write_shard(shard, table, self.work.footer, extra)
         except Unavailable as error:
