@@ -27,6 +27,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genai_core.errors import GenAIError
+from pipelines.provenance.sealing import RUN  # in which equal jobs differ
 from tests.pipelines import killed_job
 
 ROWS, ROWS_PER_SHARD = 600, 100
@@ -274,7 +275,8 @@ def _be_driver(
 
 def files(folder: Path) -> dict[str, str]:
     """The files below a folder with the hashes of their bytes."""
-    return {str(path.relative_to(folder)): _hash(path.read_bytes()) for path in _below(folder)}
+    found = {str(path.relative_to(folder)): _hash(path.read_bytes()) for path in _below(folder)}
+    return {name: digest for name, digest in found.items() if name != RUN}
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -290,8 +292,8 @@ def stored_files(uri: str) -> dict[str, str]:
     from pipelines.stores import storage
 
     filesystem, root = storage.resolve(uri)
-    found = storage.list_files(filesystem, root)
-    return {info.path[len(root) + 1 :]: _hash(storage.read_bytes(filesystem, info.path)) for info in found}
+    names = {info.path: info.path[len(root) + 1 :] for info in storage.list_files(filesystem, root)}
+    return {name: _hash(storage.read_bytes(filesystem, path)) for path, name in names.items() if name != RUN}
 
 
 def rows_are_right(folder: Path, verb: str, rows: int) -> bool:
