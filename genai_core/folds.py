@@ -2,7 +2,7 @@
 
 A state of several parts holds each part's tensors under its number (`0/view/...`); a score is the mean over the parts.
 With few rows each of FOLDS parts is fitted without its fold, and the fold's own scores, by that part alone, calibrate
-(cross-conformal prediction: Vovk 2015; the mean over parts is after the cross-validation+ of Barber et al. 2021). So all
+(cross-conformal prediction: Vovk 2015; the mean over parts is after the CV+ of Barber et al. 2021). So all
 rows are learnt *and* all calibrate: p-values go down to 1 / (rows + 1) instead of 1 / (a quarter of them + 1). The
 exchangeability is approximate: rows are scored by the mean of the parts, which varies a little less than one part.
 With many rows one part is fitted, and other rows are held out.

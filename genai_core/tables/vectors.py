@@ -43,7 +43,7 @@ class Unit(NamedTuple):
 
 
 class Vectors(NamedTuple):
-    """Of some records, (rows, units): standardised values and normal scores, 0 off the axis; codes; places in tables."""
+    """Of some records, (rows, units): standard values and normal scores, 0 off the axis; codes; places in tables."""
 
     standard: Tensor
     rank: Tensor
