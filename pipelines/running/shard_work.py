@@ -87,7 +87,8 @@ class ShardWorker:
         if self.work.lineage_of is not None:
             table = lineage_column.add(table, self.work.lineage_of, shard)
         try:
-            return self.sink.write_shard(shard, table, self.work.footer, extra)
+            own = shard.payload.get("footer", {})  # what is true of this shard's file alone
+            return self.sink.write_shard(shard, table, {**self.work.footer, **own}, extra)
         except Unavailable as error:
             raise _NotWritten(str(error)) from error
 
