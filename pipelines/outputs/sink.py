@@ -61,7 +61,7 @@ class Sink:
         with storage.explained(self.uri):
             if self.job() is None:
                 self.refuse_strangers()
-                self._put_new(JOB, _readable({"format": FORMAT, **job}))
+                self._put_new(JOB, written({"format": FORMAT, **job}))
             self._refuse_other(job)  # also when another job was faster by a moment
             for folder in (DATA, RECORDS, QUARANTINE):
                 self._refuse_link(self.path(folder, "x"))
@@ -155,7 +155,7 @@ class Sink:
             "traceback": mask_text("".join(traceback.format_exception(error))),
         }
         with storage.explained(self.uri):
-            storage.put_bytes(self.filesystem, self.path(QUARANTINE, f"{shard.name}.json"), _readable(record))
+            storage.put_bytes(self.filesystem, self.path(QUARANTINE, f"{shard.name}.json"), written(record))
         return record
 
     def records(self) -> Iterator[dict[str, Any]]:
@@ -184,7 +184,7 @@ class Sink:
             self._remove_unlisted(shards, spared={record["id"] for record in failed})
             storage.sync_folders(self.filesystem, self.root, {self.path(shard["file"]) for shard in shards})
             manifest = _manifest(plan, provenance, shards, failed, dict(summary or {}))
-            if not self._put_new(MANIFEST, _readable(manifest)):
+            if not self._put_new(MANIFEST, written(manifest)):
                 manifest = self.manifest() or manifest
             if failed:
                 self._remove_unlisted(manifest["shards"])
@@ -296,7 +296,8 @@ def _record_of(shard: Shard) -> str:
     return f"{RECORDS}/{shard.name}.json"
 
 
-def _readable(content: Mapping[str, Any]) -> bytes:
+def written(content: Mapping[str, Any]) -> bytes:
+    """JSON as it stands in an output: for people too, and with one spelling."""
     return json.dumps(content, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
 
 

@@ -89,17 +89,19 @@ class Signer:
         return self.c2pa.Builder.from_json(manifest, context)
 
 
-def read(data: bytes, anchors: str, sidecar: bytes | None = None, kind: str = ANY) -> Credential | None:
+def read(data: Any, anchors: str, sidecar: bytes | None = None, kind: str = ANY) -> Credential | None:
     """The credential of these bytes, from a sidecar or from inside; None when there is none.
 
+    data     bytes, or a file that is open for reading
     anchors  certificates of the authorities that are believed, in PEM
     """
     c2pa = _library()
+    stream = io.BytesIO(data) if isinstance(data, bytes) else data
     trust = {"trust": {"trust_anchors": anchors}} if anchors else {}
     settings = {"verify": {"verify_trust": True, **OFFLINE}, **trust}
     try:
         context = c2pa.Context(c2pa.Settings.from_dict(settings))
-        with c2pa.Reader(kind, io.BytesIO(data), sidecar, context) as reader:
+        with c2pa.Reader(kind, stream, sidecar, context) as reader:
             return _credential(json.loads(reader.json()))
     except c2pa.C2paError.ManifestNotFound:
         return None

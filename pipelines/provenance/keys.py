@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 CA, CA_KEY, SIGNING, SIGNING_KEY = "ca.pem", "ca.key", "signing.pem", "signing.key"
 SECRET = (CA_KEY, SIGNING_KEY)
 VARIABLE, TRUST_VARIABLE = "GENAI_SIGNING_KEY", "GENAI_TRUST"
-CA_DAYS, SIGNING_DAYS = 3650, 825
+CA_DAYS, SIGNING_DAYS = 3651, 3650  # without a time stamp of a third party nothing signed is valid for longer
 NEEDED = "signing needs the packages c2pa-python and cryptography; say: pip install 'genai-core[provenance]'"
 USAGES = (
     "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",

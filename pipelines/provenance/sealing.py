@@ -2,7 +2,7 @@
 
     _RUN.json                            run, time, and the sidecars with their hashes; written last
     _c2pa/part-00000-<hash12>.c2pa       a part's signed manifest: same stem as the part in data/
-    _c2pa/_RUN-<hash12>.c2pa             the signed manifest of _RUN.json, named by the hash of its own bytes
+    _c2pa/_RUN-<hash12>-<hash12>.c2pa    the signed manifest of _RUN.json, named by the hashes of that and of itself
 
 Data, records and manifest hold no time and no signature, so that equal jobs leave equal bytes: ECDSA signatures differ
 each time. The driver signs, so that no worker ever sees a key. Interrupted, the same command goes on: sidecars that
@@ -17,7 +17,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from pipelines.outputs.sink import Sink
+from pipelines.outputs.sink import Sink, written
+from pipelines.plan import canonical_hash
 from pipelines.provenance import content_credentials
 from pipelines.provenance.content_credentials import INVALID, Signer
 from pipelines.provenance.keys import SigningKey
@@ -63,13 +64,19 @@ def seal(
             run["signatures"] = [
                 _sign_part(sink, shard, signer, manifest, run, when) for shard in manifest["shards"]
             ]
-        text = json.dumps(run, indent=1, sort_keys=True, ensure_ascii=False).encode() + b"\n"
+        run["hash"] = canonical_hash(run)
+        text = written(run)
         if signer is not None:
             sidecar = signer.sidecar(text, {"manifest": manifest["hash"], "job_id": run["job_id"]}, RUN, when)
-            name = f"_RUN-{hashlib.sha256(sidecar).hexdigest()[:12]}.c2pa"
+            name = f"_RUN-{_short_hash(text)}-{_short_hash(sidecar)}.c2pa"
             storage.put_bytes(sink.filesystem, sink.path(FOLDER, name), sidecar)
-        storage.put_bytes(sink.filesystem, sink.path(RUN), text)
+        # where there is none yet, the first of two runs of the job wins: its signature lies beside it already
+        storage.put_bytes(sink.filesystem, sink.path(RUN), text, replace=standing is not None)
     return run
+
+
+def _short_hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:12]
 
 
 def facts_of(shard: Mapping[str, Any], manifest: Mapping[str, Any], run_id: str | None) -> dict[str, Any]:

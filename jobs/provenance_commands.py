@@ -1,0 +1,98 @@
+"""The commands of provenance: `keys` makes and shows keys, `verify` says what a file is, `card` describes it"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from jobs.options import answering
+
+
+@click.group()
+def keys() -> None:
+    """Own keys that sign synthetic files: `sign: {key: DIR}` in a job, or GENAI_SIGNING_KEY=DIR."""
+
+
+@keys.command("init")
+@click.option("--to", metavar="DIR", type=click.Path(), help="Default: ~/.config/genai-core/keys.")
+@click.option(
+    "--organisation",
+    default="genai-core",
+    show_default=True,
+    metavar="NAME",
+    help="Who signs; everybody sees it.",
+)
+def init(to: str | None, organisation: str) -> None:
+    """Make a certificate authority of one's own and a certificate that signs. Never overwrites.
+
+    Give ca.pem to whoever shall verify. Keep ca.key offline: it is needed only for another signing certificate.
+    """
+    from pipelines.provenance import keys as made
+
+    _say(made.init(Path(to).expanduser() if to else made.default_directory(), organisation))
+
+
+@keys.command("show")
+@click.option("--in", "place", metavar="DIR", type=click.Path(), help="Default: ~/.config/genai-core/keys.")
+def show(place: str | None) -> None:
+    """Whose keys lie in DIR, their fingerprints, and until when they sign."""
+    from pipelines.provenance import keys as made
+
+    _say(made.show(Path(place or made.directory_for(None) or made.default_directory()).expanduser()))
+
+
+def _say(facts: Mapping[str, Any]) -> None:
+    from pipelines.progress import printable
+
+    for name, value in facts.items():
+        click.echo(printable(f"{name.replace('_', ' ')}: {value}"))
+
+
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option(
+    "--trust", metavar="PEM|DIR", help="Authorities to believe; default: GENAI_TRUST, else one's own."
+)
+@answering
+def verify(
+    path: str,
+    trust: str | None,
+    as_json: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Real or synthetic, intact or changed, ours or others', and whether it may be used: a line for each file.
+
+    PATH is a Parquet, PNG or WAV file, or a directory. Exit code 0: all are intact and of a trusted signer or an
+    intact manifest; 1: something is changed, foreign or not known; 2: bad input.
+    """
+    from jobs.outcome import FAILED, Outcome, complain, settle
+
+    def work(_: Any) -> Outcome:
+        from pipelines.provenance.verification import verify as verdicts
+
+        found = verdicts(path, trust)
+        if not (quiet or as_json):
+            complain("\n".join(line for one in found for line in _lines(one)))
+        bad = [one for one in found if not one["ok"]]
+        facts = {"files": len(found), "not_ok": len(bad), "verdicts": found}
+        if not bad:
+            return Outcome(facts)
+        return Outcome(facts, FAILED, f"{len(bad)} of {len(found)} file(s) are changed, foreign or not known")
+
+    return settle(work, {"job": "verify", "path": path}, as_json, debug)
+
+
+def _lines(verdict: Mapping[str, Any]) -> Iterator[str]:
+    made = {True: "synthetic", False: "not marked as synthetic", None: "not known"}[verdict["synthetic"]]
+    yield f"{verdict['file']}: {verdict['verdict']}, {made}, {verdict['origin']}"
+    yield from (f"    {fault}" for fault in verdict["faults"])
+    for name in ("made_by", "model", "training_data", "rights", "watermark"):
+        if verdict.get(name):
+            yield f"    {name.replace('_', ' ')}: {verdict[name]}"
+
+
+COMMANDS = (keys, verify)
