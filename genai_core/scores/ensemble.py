@@ -2,8 +2,8 @@
 
 A member's value becomes -log of the share of held-out rows that are as high, and goes on linearly beyond the highest
 tenth (an exponential tail), so that rows farther out than any are still told apart. The mean over the members is the
-score. Members: the distance to the nearest remembered row in standard deviations, the same on the scale of ranks, and
-the worst columns of the pseudo-likelihood. Which members, and what was tried:
+score. Members: the distance to the nearest remembered row in standard deviations, the same on the scale of ranks, the
+pseudo-likelihood, and its worst columns alone. Which members, and what was tried:
 docs/decisions/0017-an-ensemble-scores-tables.md. Small tables are fitted by folds (`genai_core.folds`).
 """
 
@@ -84,7 +84,8 @@ def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     shares = _members(x, log_measure, state)
     nats = tail_nats(_values(shares), below(state, "tails/"))
     surprises = (shares[:, -1] - state["tails/usual"]).clamp(min=0)
-    shares[:, -1] = surprises * (surprises >= _worst(surprises)[:, -1:])
+    worst = surprises * (surprises >= _worst(surprises)[:, -1:])
+    shares = torch.cat([shares[:, :-1], surprises.unsqueeze(1), worst.unsqueeze(1)], 1)
     return (nats.unsqueeze(2) * _proportions(shares)).mean(1)
 
 
@@ -101,7 +102,7 @@ def tail_nats(values: Tensor, tails: State) -> Tensor:
 
 
 def _members(x: Tensor, log_measure: Tensor, state: State) -> Tensor:
-    """What the members' values are made of, (rows, members, fields): the means over the parts."""
+    """What the members' values are made of, (rows, 3, fields), the last for two members: the means over the parts."""
     found = [_of_part(part, x, log_measure) for part in parts(state)]
     return torch.stack(found).mean(0) if len(found) > 1 else found[0]
 
@@ -116,7 +117,8 @@ def _of_part(part: State, x: Tensor, log_measure: Tensor) -> Tensor:
 def _values(shares: Tensor) -> Tensor:
     """(rows, members)."""
     apart = shares[:, : len(SCALES)].sum(2).sqrt()
-    return torch.cat([apart, _worst(shares[:, -1]).sum(1, keepdim=True)], 1)
+    nats = shares[:, -1]
+    return torch.cat([apart, nats.sum(1, keepdim=True), _worst(nats).sum(1, keepdim=True)], 1)
 
 
 def _worst(nats: Tensor) -> Tensor:
