@@ -21,9 +21,11 @@ from genai_core.hyperparameters import (
     ModelSettings,
     TabularSettings,
 )
-from pipelines.batch_job import check_space
+from pipelines.batch_job import check_space, masked
 from pipelines.context import Context
 from pipelines.plan import code_fingerprint, job_id, versions
+from pipelines.provenance import rights
+from pipelines.provenance.rights import RightsSettings
 from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.sources import SourceSettings, open_source
@@ -49,6 +51,7 @@ class TrainJob(Settings):
     compute: ComputeSettings = ComputeSettings()
     track: TrackSettings = TrackSettings()
     sink: SinkSettings | None = Field(None, description="directory for the artifact, beside MLflow")
+    rights: RightsSettings = RightsSettings()
     checkpoints: str = Field(
         ".genai/checkpoints",
         min_length=1,
@@ -85,6 +88,7 @@ class TrainJob(Settings):
         """What decides the model: the job without where it runs and where it is kept."""
         found = self.model_dump(mode="json", include={"source", "modality", "model", "fit"})
         found["source"]["path"] = storage.mask(self.source.path)  # it goes into the artifact: no secrets
+        found |= {"rights": masked(self.rights.stated)} if self.rights.stated else {}  # and so does this
         return found | {"workers": self.compute.crew}  # the batches of two workers are not those of one
 
 
@@ -92,6 +96,7 @@ def check(job: TrainJob, context: Context) -> list[str]:
     """Facts about a job that can run; raises InvalidInput for one that cannot."""
     from pipelines.tracking import check_reachable
 
+    said = rights.check(job.rights, job.modality.kind)
     source = open_source(job.source)
     scores = catalog.scores_of(job.model.kind, job.modality.kind)
     schema = _learnt_columns(job, source)
@@ -109,6 +114,7 @@ def check(job: TrainJob, context: Context) -> list[str]:
         f"columns to learn: {len(schema)}",
         f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(scores)}",
         f"training runs {_place(job.compute)}",
+        *said,
     ]
 
 
@@ -117,6 +123,8 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
     from pipelines.tracking import Run, finished_run, resolve_model
 
     started = time.monotonic()
+    for fact in rights.check(job.rights, job.modality.kind):
+        context.log(f"{job.name}: {fact}")
     source = open_source(job.source)
     catalog.scores_of(job.model.kind, job.modality.kind)
     _learnt_columns(job, source)
@@ -218,6 +226,7 @@ def _fit(
             "notes": list(codec.notes),
         },
         "versions": versions(),
+        **({"rights": masked(job.rights.stated)} if job.rights.stated else {}),
     }
     tracked.log_dataset(
         job.name,

@@ -200,7 +200,11 @@ def _traced(tree: Tree, provenance: Mapping[str, Any]) -> Tree:
     job = ("job_id", "verb", "synthetic", "shard", "seed", "spec", "spec_hash", "versions", "source")
     tree["job"] = {name: provenance[name] for name in job if provenance.get(name) is not None}
     tree["model"] = dict(provenance["model"]) | _found(provenance["model"])
-    tree["training"] = {"job_id": provenance.get("training_job"), "data": provenance.get("training_data")}
+    tree["training"] = {
+        "job_id": provenance.get("training_job"),
+        "data": provenance.get("training_data"),
+        "rights": provenance.get("rights"),
+    }
     return _with_runs(tree)
 
 
@@ -242,7 +246,7 @@ def _training(header: Header) -> Tree:
     known = header.provenance
     facts = {
         name: known[name]
-        for name in ("job_id", "name", "data", "job", "training", "versions")
+        for name in ("job_id", "name", "data", "rights", "job", "training", "versions")
         if name in known
     }
     return {"job_id": None, "data": None} | facts

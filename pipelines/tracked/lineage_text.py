@@ -52,6 +52,9 @@ def _training(training: Mapping[str, Any]) -> Iterator[str]:
     yield f"trained by {job}" if job else "trained outside of a job"
     if training.get("data"):
         yield "on " + _data(training["data"])
+    rights = training.get("rights")
+    said = "; ".join(f"{k}: {v}" for k, v in rights.items()) if isinstance(rights, Mapping) else "not stated"
+    yield f"rights: {said}"
     yield from _runs(training)
 
 
