@@ -16,6 +16,7 @@ WORDS = {
     "translates": "translates",
 }
 JOBS = {
+    "augment": "real rows and synthetic ones of rare classes, with a check that they help",
     "generate": "synthetic rows from a model",
     "judge": "pages on which people tell real from synthetic, and see the nearest real record",
     "lake": "scores of a lake, run after run: only the files that are new or have changed",

@@ -17,6 +17,7 @@ from jobs.faults import found_faults, show, wrong_word
 from jobs.overrides import apply
 from jobs.shape import child
 from jobs.slots import Slot, fill_documents
+from pipelines.augment import AugmentJob
 from pipelines.generate import GenerateJob
 from pipelines.judge import JudgeJob
 from pipelines.lake import LakeJob
@@ -25,8 +26,9 @@ from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 from pipelines.translate import TranslateJob
 
-Job = TrainJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
+Job = TrainJob | AugmentJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
 KINDS: dict[str, type[Job]] = {
+    "augment": AugmentJob,
     "generate": GenerateJob,
     "judge": JudgeJob,
     "lake": LakeJob,
