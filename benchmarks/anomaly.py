@@ -30,7 +30,7 @@ from genai_core import AnomalyDetector
 from genai_core.train import as_table
 
 LEVEL = 0.1
-MEMBERS = ("ensemble", "pseudo_likelihood", "memory", "denoising")
+MEMBERS = ("ensemble", "pseudo_likelihood", "memory")
 PARTS = ("semi", "unsup", "models", "mixed", "speed", "determinism")
 Scores = dict[str, np.ndarray]
 

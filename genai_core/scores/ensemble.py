@@ -25,7 +25,6 @@ WORST = 3  # columns
 TAIL = 0.1  # of the held-out rows
 LEAST = 5  # held-out rows in a tail
 KNOTS = 257
-FOLD_EFFORT = 0.5  # of what a single part's network is trained
 
 
 def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
@@ -39,7 +38,7 @@ def fit_by_folds(
     """A part for each fold, from the records outside of it."""
     state: dict[str, Tensor] = {}
     for number in range(int(folds.max()) + 1):
-        state |= as_part(number, _part(model, x[folds != number], generator, FOLD_EFFORT * effort))
+        state |= as_part(number, _part(model, x[folds != number], generator, effort))
     return state
 
 

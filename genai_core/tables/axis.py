@@ -5,6 +5,9 @@ rest is cut into quantile bins and these into cells; a value is drawn uniformly 
 column's own grid (whole numbers, cents, hours). Values below, above and between what was seen have tokens of their
 own and are never drawn.
 
+Where few new values of a column on a grid are to come, those between the ones seen are unseen, and only seen ones are
+drawn: clock times as HHMM have none from 1260 to 1299.
+
 Reference measure. log p(value) = log p(tokens) + log_measure, exact under: counting measure on atoms and special
 values; elsewhere Lebesgue (on a grid: counting) measure in units of a hundredth of the axis' 1 %-99 % range.
 Beyond the range seen, the density falls off as scale / (scale + distance)^2 (Lomax), so distance is kept.
@@ -12,7 +15,7 @@ Beyond the range seen, the density falls off as scale / (scale + distance)^2 (Lo
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 
@@ -52,11 +55,14 @@ class NumericAxis:
     seen: np.ndarray  # (specials,) bool: drawable
     location: float
     spread: float
+    known: np.ndarray = field(
+        default_factory=lambda: np.zeros(0, np.int64)
+    )  # sorted, grid units without the atoms: all values that are drawn from cells; none: any in them
 
     def __post_init__(self) -> None:
         """ValueError for arrays that no fit makes: their tables would not fit into memory."""
         tokens = (self.cell_bin, self.cell_rank, self.atom_token)
-        shapes = {array.ndim for array in (*tokens, self.atoms, self.edges)}
+        shapes = {array.ndim for array in (*tokens, self.atoms, self.edges, self.known)}
         cells = len(self.cell_bin)
         if shapes != {1} or len(self.cell_rank) != cells or len(self.edges) != (cells + 1 if cells else 0):
             raise ValueError("the cells of a column do not fit together")
@@ -140,7 +146,11 @@ class NumericAxis:
 
     def _log_widths(self) -> np.ndarray:
         """(cells,) log of the cells' measures; halved first, so that the full range of floats does not overflow."""
-        return np.log(self.edges[1:] / 2 - self.edges[:-1] / 2) + np.log(2)
+        widths = np.log(self.edges[1:] / 2 - self.edges[:-1] / 2) + np.log(2)
+        if not len(self.known):
+            return widths
+        inside = np.diff(np.searchsorted(self.known - np.searchsorted(self.atoms, self.known), self.edges))
+        return np.where(inside > 0, np.log(np.maximum(inside, 1)), widths)
 
     # -- encode ----------------------------------------------------------------------------------------------
     def encode(self, values: np.ndarray, missing: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -186,7 +196,7 @@ class NumericAxis:
             is_atom = on_grid & (self.atoms[np.minimum(index, len(self.atoms) - 1)] == x)
             first[is_atom] = self.atom_token[index[is_atom]]
         inside = ~is_atom & ~below & ~above
-        rest = on_grid & inside if len(self.cell_bin) else np.zeros(len(x), bool)
+        rest = on_grid & inside & self._is_known(x) if len(self.cell_bin) else np.zeros(len(x), bool)
         self._measure_unseen(x, inside & ~rest, on_grid, measure)
         if not rest.any():
             return
@@ -194,6 +204,11 @@ class NumericAxis:
         cell = np.clip(np.searchsorted(self.edges, rank, "right") - 1, 0, len(self.cell_bin) - 1)
         first[rest], second[rest] = self.cell_bin[cell], self.cell_rank[cell]
         measure[rest] = np.log(self.unit) - self._log_widths()[cell]
+
+    def _is_known(self, x: np.ndarray) -> np.ndarray:
+        if not len(self.known):
+            return np.ones(len(x), bool)
+        return self.known[np.minimum(np.searchsorted(self.known, x), len(self.known) - 1)] == x
 
     def _measure_unseen(
         self, x: np.ndarray, unseen: np.ndarray, on_grid: np.ndarray, measure: np.ndarray
@@ -251,8 +266,18 @@ class NumericAxis:
             width = high.astype(np.float64) - low
             # a cell may be wider than int64 reaches: the sum wraps round to the right place
             inside = (uniform * width).astype(np.uint64)
-            return self._from_rank(np.minimum((low.view(np.uint64) + inside).view(np.int64), high - 1))
+            rank = np.minimum((low.view(np.uint64) + inside).view(np.int64), high - 1)
+            return self._from_rank(self._known_rank(rank, cell, uniform))
         return low * (1 - uniform) + high * uniform
+
+    def _known_rank(self, rank: np.ndarray, cell: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+        """One of the known values of each cell in place of `rank`, where the cell has any."""
+        if not len(self.known):
+            return rank
+        known = self.known - np.searchsorted(self.atoms, self.known)
+        first, end = np.searchsorted(known, self.edges[cell]), np.searchsorted(known, self.edges[cell + 1])
+        chosen = np.minimum(first + (uniform * (end - first)).astype(np.int64), np.maximum(end - 1, 0))
+        return np.where(end > first, known[chosen], rank)
 
     def _from_grid(self, out: np.ndarray) -> np.ndarray:
         if not self.gridded:

@@ -50,6 +50,7 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
     limits = to_grid(np.array([summary.minimum, summary.maximum], kind))
     points = np.clip(to_grid(summary.quantiles(QUANTILE_POINTS)), limits[0], limits[1])
     atoms, atom_rows = _atoms(summary, to_grid)
+    known = _known(summary, to_grid, atoms) if gridded else np.zeros(0, np.int64)
     robust = _central_range(points, limits)
     edges, cell_bin, cell_rank = _cells(points, atoms, summary.counted - atom_rows, gridded, limits)
     axis = NumericAxis(
@@ -69,6 +70,7 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
         seen=marks,
         location=float(np.median(points)),
         spread=robust / 4.65,  # the 1 %-99 % range of a normal distribution in standard deviations
+        known=known,
     )
     _order_by_value(axis)
     return axis
@@ -116,6 +118,17 @@ def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray])
     rows = sum(counts.get(value, 0) for value in chosen)
     kind = np.int64 if summary.integral else np.float64
     return np.unique(to_grid(np.array(chosen, kind))) if chosen else to_grid(np.zeros(0, kind)), rows
+
+
+def _known(
+    summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray], atoms: np.ndarray
+) -> np.ndarray:
+    """All values that are no atoms, where the column was seen whole; none where it was not, or is dense."""
+    counts, complete = summary.frequent_values()
+    if not complete or _more_to_come(counts, summary.counted):
+        return np.zeros(0, np.int64)
+    seen = np.unique(to_grid(np.array(list(counts), np.int64 if summary.integral else np.float64)))
+    return np.setdiff1d(seen, atoms)
 
 
 def _more_to_come(counts: dict[float | int, int], rows: int) -> bool:

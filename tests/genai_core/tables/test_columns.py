@@ -156,3 +156,30 @@ def test_a_decimal_beyond_64_bits_is_refused_with_advice() -> None:
 
     with pytest.raises(InvalidData, match=r"column 'd'.*exclude"):
         codec_of(d=pa.array([decimal.Decimal(10**25)] * 20, pa.decimal128(38, 2)))
+
+
+def clock(rows: int, seed: int) -> np.ndarray:
+    minutes = np.random.default_rng(seed).integers(0, 24 * 60, rows)
+    return minutes // 60 * 100 + minutes % 60
+
+
+def test_gaps_between_the_values_of_a_clock_are_unseen_and_never_drawn() -> None:
+    codec = codec_of(x=pa.array(clock(20_000, 0)))
+    assert set(token_kind(codec, pa.array([1275, 1260, 199]))) == {"unseen"}
+    assert set(token_kind(codec, pa.array(clock(500, 1)))) == {"value"}
+    drawn = round_trip(pa.array(clock(20_000, 0))).to_numpy()
+    assert (drawn % 100 < 60).all() and len(np.unique(drawn)) > 1000
+
+
+def test_a_likelihood_over_a_clock_sums_to_one() -> None:
+    """The cells of a bin share its probability by how many of their values there are."""
+    codec = codec_of(x=pa.array(clock(20_000, 0)))
+    every = codec.encode(pa.table({"x": np.unique(clock(20_000, 0))}))
+    axis, atom = codec.columns[0].axes[0], np.isin(every.tokens[:, 0], codec.columns[0].axes[0].atom_token)
+    shares = np.where(atom, 1, np.exp(every.log_measure[:, 0].astype(float)) / axis.unit)
+    assert np.isclose(shares.sum(), len(np.unique(every.tokens, axis=0)))
+
+
+def test_where_new_values_are_to_come_every_value_is_possible() -> None:
+    wide = np.random.default_rng(0).integers(0, 10**6, 3000)
+    assert token_kind(codec_of(x=pa.array(wide)), pa.array([500_001])) == ["value"]
