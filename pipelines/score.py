@@ -41,7 +41,9 @@ class ScoringJob(BatchJob):
     """What is to be scored, and what of it to be told."""
 
     source: SourceSettings
-    scores: list[str] | None = Field(None, min_length=1, description="default: all that the model can give")
+    scores: list[str] | None = Field(
+        None, min_length=1, description="default: the first that the model can give; for tables an ensemble"
+    )
     fdr: float | None = Field(
         None, gt=0, lt=1, description="flag as many rows as possible with at most this share of false alarms"
     )
@@ -174,7 +176,7 @@ def score_names(job: ScoringJob, kind: str, modality: str) -> list[str]:
             raise MissingCapability(
                 f"this {kind} model cannot give the score {name!r}{nearest(name, able)}; it can give: {', '.join(able)}"
             )
-    return list(dict.fromkeys(job.scores or able))
+    return list(dict.fromkeys(job.scores or able[:1]))
 
 
 def producer(work: ShardWork, model: FittedModel) -> Produce:
