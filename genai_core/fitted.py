@@ -21,6 +21,8 @@ from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
 from genai_core.tables.conditions import check_sampling
+from genai_core.watermark import KeyedGenerator, Watermark
+from genai_core.watermark import check as check_watermark
 
 
 @dataclass
@@ -95,24 +97,29 @@ class FittedModel:
         prompt: str | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        watermark: Watermark | None = None,
     ) -> pa.Table:
         """Draw `rows` records as a table of exactly `schema`; the same arguments give the same table.
 
         where   column -> value, or list of values; every row fulfils it, the rest is drawn given it
         prompt  what every text starts with
         top_p   draw each entry from its most probable values only, which hold this much of the probability
+        watermark  the key by which the rows can be told from others, see genai_core.watermark
         """
         if rows < 0:
             raise InvalidInput(f"found rows = {rows}; accepted is 0 or more")
         check_sampling(self.kind, self.modality, where or {}, prompt, temperature, top_p)
         self.check_samples()
+        if watermark is not None:
+            check_watermark(self.kind, self.modality)
         given = self.codec.given(where or {}, prompt) if where or prompt is not None else None
         options: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
         options = options if self.kind == "autoregressive" else {}
         together = self.codec.space.batches.draw
         parts = []
         for number in range(-(-rows // together)):
-            generator = torch.Generator().manual_seed(seed_of(seed, "draw", number))
+            generator = KeyedGenerator.of(watermark, self.codec.space) if watermark else torch.Generator()
+            generator.manual_seed(seed_of(seed, "draw", number))
             with torch.inference_mode():
                 conditions = given.conditions if given else ()
                 x = self.model.sample(together, generator, conditions, **options)  # type: ignore[operator]

@@ -56,10 +56,16 @@ def _say(facts: Mapping[str, Any]) -> None:
 @click.option(
     "--trust", metavar="PEM|DIR", help="Authorities to believe; default: GENAI_TRUST, else one's own."
 )
+@click.option(
+    "--watermark-key-env", "variable", metavar="NAME", help="Look for the mark of this variable's key."
+)
+@click.option("--model", metavar="MODEL", help="Which made files that do not say so; for the watermark.")
 @answering
 def verify(
     path: str,
     trust: str | None,
+    variable: str | None,
+    model: str | None,
     as_json: bool,
     quiet: bool,
     debug: bool,
@@ -74,7 +80,12 @@ def verify(
     def work(_: Any) -> Outcome:
         from pipelines.provenance.verification import verify as verdicts
 
-        found = verdicts(path, trust)
+        detector = None
+        if variable is not None:
+            from pipelines.provenance.watermarks import Detector
+
+            detector = Detector(variable, model)
+        found = verdicts(path, trust, detector)
         if not (quiet or as_json):
             complain("\n".join(line for one in found for line in _lines(one)))
         bad = [one for one in found if not one["ok"]]

@@ -15,6 +15,8 @@ from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header
 from pipelines.context import Context
 from pipelines.pages.overviews import of_rows
 from pipelines.plan import Shard, plan_generation
+from pipelines.provenance import watermarks
+from pipelines.provenance.watermarks import WatermarkSettings
 from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.tracking import resolve_model
 
@@ -44,6 +46,15 @@ class GenerateJob(SyntheticJob):
         le=1,
         description="draw from the most probable values only, which hold this much probability",
     )
+    watermark: WatermarkSettings | None = Field(
+        None, description="a keyed watermark in what is drawn: autoregressive models of tables and texts"
+    )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the bytes: of a watermark the key's id, not the name of the variable that holds it."""
+        plain = super().spec
+        return plain | {"watermark": {"key_id": self.watermark.key_id}} if self.watermark else plain
 
 
 def check(job: GenerateJob, context: Context) -> list[str]:
@@ -58,12 +69,15 @@ def check(job: GenerateJob, context: Context) -> list[str]:
     elif found is not None:
         _refuse_unable(job, found.model.kind, found.modality.kind)
     facts = [describe(job, found), f"{job.rows:,} rows in {len(plan.shards)} shard(s)"]
+    facts += [f"watermark: key {job.watermark.key_id}"] if job.watermark else []
     return facts + check_batch(job, job.rows, output, known)
 
 
 def _refuse_unable(job: GenerateJob, kind: str, modality: str) -> None:
     require("samples", kind, catalog.FAMILIES[kind].capabilities, "generate rows")
     check_sampling(kind, modality, job.where, job.prompt, job.temperature, job.top_p)
+    if job.watermark is not None:
+        watermarks.require(job.watermark, kind, modality)
 
 
 def _check_conditions(job: GenerateJob, directory: Path) -> None:
@@ -92,6 +106,7 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
             "prompt": job.prompt,
             "temperature": job.temperature,
             "top_p": job.top_p,
+            "watermark": job.watermark.key_env if job.watermark else None,
         },
         summarise=of_rows(header.modality, header.schema.names[0]),
     )
@@ -100,8 +115,9 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
 
 def producer(work: ShardWork, model: FittedModel) -> Produce:
     """What a worker does with a shard."""
+    options = {**work.options, "watermark": watermarks.of_option(work.options.get("watermark"))}
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
-        return model.sample(shard.rows, seed=shard.seed, **work.options), {}
+        return model.sample(shard.rows, seed=shard.seed, **options), {}
 
     return produce

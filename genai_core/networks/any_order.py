@@ -22,6 +22,7 @@ from genai_core.model import Condition
 from genai_core.networks.causal import CausalNetwork
 from genai_core.networks.tokens import TokenEmbedding, TokenHeads, draw, offsets_of, sharpened
 from genai_core.spaces import Tokens
+from genai_core.watermark import uniforms
 
 HIDDEN, DROPOUT = 64, 0.15
 FREE_DECAY = 2.0
@@ -183,9 +184,10 @@ class Sampler:
         x = torch.zeros(rows, len(self.space.positions), dtype=torch.long)
         context = torch.zeros(rows, self.network.source.shape[2])
         features = self.network.embedding
-        for i in order.tolist():
+        for number, i in enumerate(order.tolist()):
             logits = self.logits(i, context, x, masks.get(i))
-            x[:, i] = draw(sharpened(logits, temperature, top_p), torch.rand(rows, generator=generator))
+            uniform = uniforms(generator, x, i, order[:number].tolist())
+            x[:, i] = draw(sharpened(logits, temperature, top_p), uniform)
             context += self.added[i][x[:, i]]
             if int(features.stride[i]):
                 row = (

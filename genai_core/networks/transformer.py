@@ -17,6 +17,7 @@ from genai_core.networks.labels import Labels
 from genai_core.networks.ngrams import NGrams
 from genai_core.networks.tokens import draw, sharpened
 from genai_core.spaces import Sequence
+from genai_core.watermark import marked
 
 HIDDEN, LAYERS, HEAD, DROPOUT = 192, 4, 64, 0.1
 RECENT = 4  # tokens whose embeddings a place reads directly
@@ -179,6 +180,7 @@ class CausalTransformer(CausalNetwork):
         while tokens.shape[1] < self.space.length and not bool(ended.all()):
             logits = sharpened(self.logits(tokens, labels, cache)[:, -1], temperature, top_p)
             token = draw(logits, torch.rand(len(tokens), generator=generator).to(logits.device))
+            token = marked(token, logits, tokens, generator)
             if self.space.end is not None:
                 token = token.masked_fill(ended, self.space.end)
                 ended = token == self.space.end

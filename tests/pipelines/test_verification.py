@@ -17,6 +17,7 @@ from pipelines import generate
 from pipelines.context import Context
 from pipelines.provenance import keys, verification
 from pipelines.provenance.verification import verify
+from pipelines.provenance.watermarks import Detector
 
 OFF = {"enabled": False}
 
@@ -133,3 +134,28 @@ def test_the_command_answers_with_lines_json_and_a_code(
     assert main(["keys", "init", "--to", "made"]) == 0 and main(["keys", "show", "--in", "made"]) == 0
     assert main(["keys", "init", "--to", "made"]) == 2
     assert "PRIVATE" not in "".join(capfd.readouterr())
+
+
+def test_a_watermark_is_found_in_the_files_and_its_key_nowhere(
+    workplace: Path, small_model: Path, small_table: pa.Table, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    secret = "a key for tests only, of 32 bytes"
+    job = {"model": str(small_model), "rows": 4000, "sink": {"path": "out"}, "track": OFF}
+    marked = generate.GenerateJob.model_validate(job | {"watermark": {"key_env": "MARK"}})
+    with pytest.raises(InvalidInput, match="MARK is empty"):
+        generate.check(marked, Context(log=lambda text: None))
+    monkeypatch.setenv("MARK", secret)
+    generate.run(marked, Context(log=lambda text: None))
+    assert main(["verify", "out", "--watermark-key-env", "MARK"]) == 0
+    said = capfd.readouterr()
+    assert "'found': True" in said.err and secret not in said.err + said.out
+    left = [
+        path for path in Path("out").rglob("*") if path.is_file() and secret.encode() in path.read_bytes()
+    ]
+    assert left == []
+    monkeypatch.setenv("MARK", secret + "!")
+    (found,) = (one["watermark"] for one in verify("out", None, Detector("MARK", None)) if one["watermark"])
+    assert not found["found"] and abs(found["z"]) < 4
+    pq.write_table(small_table, "real.parquet")
+    with pytest.raises(InvalidInput, match="which model made it"):
+        verify("real.parquet", None, Detector("MARK", None))
