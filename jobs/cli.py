@@ -10,11 +10,24 @@ from typing import Any
 
 import click
 
-from jobs import cluster_commands, people_commands, provenance_commands
+from jobs import cluster_commands, evaluate_command, people_commands, provenance_commands
 from jobs.options import answering, overriding, slotted
 
 # commands whose last line of standard output is a JSON object
-ANSWERS = ("run", "check", "score", "export", "submit", "status", "stop", "judge", "triage", "verify")
+ANSWERS = (
+    "run",
+    "check",
+    "evaluate",
+    "publish",
+    "score",
+    "export",
+    "submit",
+    "status",
+    "stop",
+    "judge",
+    "triage",
+    "verify",
+)
 SHELLS = ("bash", "fish", "zsh")
 SCHEDULERS = ("airflow", "cron", "github", "kubernetes", "raycronjob")
 
@@ -331,8 +344,9 @@ def completion(shell: str | None) -> None:
     click.echo(maker(genai, {}, "genai", "_GENAI_COMPLETE").source())
 
 
-for _command in (*cluster_commands.COMMANDS, *people_commands.COMMANDS, *provenance_commands.COMMANDS):
-    genai.add_command(_command)
+for _group in (cluster_commands, evaluate_command, people_commands, provenance_commands):
+    for _command in _group.COMMANDS:
+        genai.add_command(_command)
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -18,6 +18,7 @@ from jobs.overrides import apply
 from jobs.shape import child
 from jobs.slots import Slot, fill_documents
 from pipelines.augment import AugmentJob
+from pipelines.evaluate import EvaluateJob
 from pipelines.generate import GenerateJob
 from pipelines.judge import JudgeJob
 from pipelines.lake import LakeJob
@@ -26,9 +27,10 @@ from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 from pipelines.translate import TranslateJob
 
-Job = TrainJob | AugmentJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
+Job = TrainJob | AugmentJob | EvaluateJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
 KINDS: dict[str, type[Job]] = {
     "augment": AugmentJob,
+    "evaluate": EvaluateJob,
     "generate": GenerateJob,
     "judge": JudgeJob,
     "lake": LakeJob,

@@ -100,16 +100,21 @@ def column_shape(column: CodedColumn) -> float:
 
 def pair_trends(columns: Sequence[CodedColumn]) -> float | None:
     """Mean contingency similarity over all pairs of columns, cut into at most BINS + 2 classes each."""
-    binned = [_bin(column) for column in columns]
+    found = trends_of([binned(column) for column in columns])
+    return float(np.mean(found)) if len(found) else None
+
+
+def trends_of(classes: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Contingency similarity of every pair of binned columns, in the order of `itertools.combinations`."""
     width = BINS + 2
     found = [
         _alike(_shares(a1 * width + b1, width**2), _shares(a2 * width + b2, width**2))
-        for (a1, a2), (b1, b2) in combinations(binned, 2)
+        for (a1, a2), (b1, b2) in combinations(classes, 2)
     ]
-    return float(np.mean(found)) if found else None
+    return np.asarray(found)
 
 
-def _bin(column: CodedColumn) -> tuple[np.ndarray, np.ndarray]:
+def binned(column: CodedColumn) -> tuple[np.ndarray, np.ndarray]:
     """Classes 0..BINS + 1: missing, then equally filled bins of the order, or the commonest values and the rest."""
     if not column.ordered:
         return np.minimum(column.first, BINS + 1), np.minimum(column.second, BINS + 1)

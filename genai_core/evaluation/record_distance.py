@@ -94,11 +94,12 @@ def _pixels(table: pa.Table) -> np.ndarray:
 
 def of_sounds(table: pa.Table, reference: pa.Table) -> np.ndarray:
     """Root mean square of the differences of log spectrograms in nats, made 24 bands x 32 frames."""
-    a, b = _spectra(table), _spectra(reference)
+    a, b = spectra(table), spectra(reference)
     return _euclidean(a, b) / np.sqrt(a.shape[1])
 
 
-def _spectra(table: pa.Table) -> np.ndarray:
+def spectra(table: pa.Table) -> np.ndarray:
+    """(rows, bands * frames) of sounds in the first column, nats below the loudest; infinite: cannot be read."""
     from genai_core.sounds.files import Unreadable, files_in, read
 
     flat = np.full((table.num_rows, BANDS * FRAMES), np.inf)
@@ -137,7 +138,7 @@ def of_texts(table: pa.Table, reference: pa.Table) -> np.ndarray:
     """1 - cosine of the weighted counts (TF-IDF) of three letters in a row, 0 to 1."""
     from sklearn.feature_extraction.text import TfidfVectorizer
 
-    ours, theirs = _texts(table), _texts(reference)
+    ours, theirs = texts(table), texts(reference)
     try:
         weights = TfidfVectorizer(analyzer="char", ngram_range=(3, 3)).fit(theirs)
     except ValueError:  # no three letters anywhere
@@ -145,7 +146,8 @@ def of_texts(table: pa.Table, reference: pa.Table) -> np.ndarray:
     return 1 - (weights.transform(ours) @ weights.transform(theirs).T).toarray()
 
 
-def _texts(table: pa.Table) -> list[str]:
+def texts(table: pa.Table) -> list[str]:
+    """Of the first column; missing ones are empty."""
     values: Sequence[str | bytes | None] = table.column(0).to_pylist()
     return [v.decode("utf-8", "replace") if isinstance(v, bytes) else v or "" for v in values]
 

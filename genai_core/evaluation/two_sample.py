@@ -10,6 +10,7 @@ import numpy as np
 
 from genai_core.errors import InvalidData
 from genai_core.evaluation.coding import MISSING, CodedColumn
+from genai_core.evaluation.intervals import Estimate, auc, normal
 
 FOLDS = 5
 MAX_CATEGORIES = 255  # what HistGradientBoosting takes as unordered; larger columns enter by frequency rank
@@ -26,10 +27,14 @@ class Giveaway:
 
 @dataclass(frozen=True)
 class TwoSampleTest:
-    """AUC of the classifier on rows that it was not fitted on: 0.5 means that it cannot tell, 1 that it always can."""
+    """AUC of the classifier on rows that it was not fitted on: 0.5 means that it cannot tell, 1 that it always can.
+
+    area  the same with its interval
+    """
 
     auc: float
     giveaways: tuple[Giveaway, ...]
+    area: Estimate
 
 
 def classifier_two_sample_test(
@@ -44,12 +49,18 @@ def classifier_two_sample_test(
     if min(np.bincount(labels.astype(int), minlength=2)) < 2 * FOLDS:
         raise InvalidData(f"too few rows to tell two samples apart; give at least {2 * FOLDS} of each")
     if not varying:
-        return TwoSampleTest(0.5, ())
+        return TwoSampleTest(0.5, (), normal(0.5, 0.0, len(labels), "DeLong"))
     features = _features(varying)
-    auc, models = _cross_fit(features, labels, [_is_category(column) for column in varying], seed)
-    return TwoSampleTest(
-        auc, _giveaways(models, features, labels, varying, seed)[:explain] if explain else ()
-    )
+    area, models = _cross_fit(features, labels, [_is_category(column) for column in varying], seed)
+    found = _giveaways(models, features, labels, varying, seed)[:explain] if explain else ()
+    return TwoSampleTest(area.value, found, area)
+
+
+def features_two_sample_test(first: np.ndarray, second: np.ndarray, *, seed: int = 0) -> Estimate:
+    """The AUC for two samples of features, (rows, d) each: of records that have no columns to name."""
+    X = np.concatenate([first, second]).astype(np.float32)
+    labels = np.repeat([0.0, 1.0], [len(first), len(second)])
+    return _cross_fit(X, labels, [False] * X.shape[1], seed)[0]
 
 
 def _both_codes(column: CodedColumn) -> bool:
@@ -69,10 +80,11 @@ def _features(columns: Sequence[CodedColumn]) -> np.ndarray:
     return X
 
 
-def _cross_fit(X: np.ndarray, y: np.ndarray, categorical: list[bool], seed: int) -> tuple[float, list[Any]]:
+def _cross_fit(
+    X: np.ndarray, y: np.ndarray, categorical: list[bool], seed: int
+) -> tuple[Estimate, list[Any]]:
     """AUC of out-of-fold predictions, and (model, its held-out rows) of each fold."""
     from sklearn.ensemble import HistGradientBoostingClassifier
-    from sklearn.metrics import roc_auc_score
     from sklearn.model_selection import StratifiedKFold
 
     predicted, models = np.empty(len(y)), []
@@ -81,7 +93,7 @@ def _cross_fit(X: np.ndarray, y: np.ndarray, categorical: list[bool], seed: int)
         model.fit(X[train], y[train])
         predicted[test] = model.predict_proba(X[test])[:, 1]
         models.append((model, test))
-    return float(roc_auc_score(y, predicted)), models
+    return auc(y, predicted), models
 
 
 def _giveaways(

@@ -82,15 +82,16 @@ class Features:
     Fitted on the real training rows: what a column holds elsewhere and not there is the code of rare values.
     """
 
-    def __init__(self, table: pa.Table, target: str) -> None:
+    def __init__(self, table: pa.Table, target: str | None) -> None:
+        """target: the class to predict, which is no feature; None: all columns are features."""
         self.target = target
         self.names = [name for name in table.column_names if name != target]
         self.values = {
             name: _frequent(table[name]) for name in self.names if is_categorical(table[name].type)
         }
-        self.classes = sorted(set(labels_of(table, target).tolist()))
+        self.classes = sorted(set(labels_of(table, target).tolist())) if target is not None else []
         self.categorical = [name in self.values for name in self.names for _ in self._parts(table, name)]
-        if not 2 <= len(self.classes) <= MOST_CLASSES:
+        if target is not None and not 2 <= len(self.classes) <= MOST_CLASSES:
             raise InvalidData(
                 f"column {target!r} has {len(self.classes)} value(s) in the rows to train on; a class to predict has "
                 f"2 to {MOST_CLASSES}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import html
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -11,25 +10,12 @@ from typing import Any
 import numpy as np
 
 from pipelines.lakes.partitions import Partition
-from pipelines.scoring.explanations import TEXT_LENGTH, reason_text
+from pipelines.pages.page_parts import LINES, document, escaped, section, table
+from pipelines.scoring.explanations import reason_text
 
 FILE = "_report.html"
 ROWS = 50  # most anomalous rows shown
-LINES = 200  # partitions, files, columns of a table on the page
 WIDTH, HEIGHT = 720, 180  # of a chart
-STYLE = """
-:root { color-scheme: light dark; font: 15px/1.5 system-ui, sans-serif; --line: color-mix(in srgb, currentColor 22%,
-        transparent); --bad: #c2410c; --good: #2563eb }
-body { max-width: 62rem; margin: 2rem auto; padding: 0 1rem }
-table { border-collapse: collapse; width: 100% } th, td { text-align: left; padding: .3rem .6rem; vertical-align: top;
-        border-bottom: 1px solid var(--line); overflow-wrap: anywhere } td.n, th.n { text-align: right;
-        font-variant-numeric: tabular-nums; white-space: nowrap }
-svg { width: 100%; height: auto } svg text { font-size: 11px; fill: currentColor }
-.held { fill: var(--line) } .rows { fill: var(--good) } .odd, .flag { fill: var(--bad) }
-.cut { stroke: var(--bad); stroke-dasharray: 4 3 } .tag { color: var(--bad); font-weight: 600 }
-dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem } dd { margin: 0; overflow-wrap: anywhere }
-ul { margin: 0; padding-left: 1.1rem } .note { opacity: .75 }
-"""
 
 
 @dataclass(frozen=True)
@@ -62,31 +48,21 @@ def page(found: Findings) -> bytes:
     """UTF-8 HTML; every text of the data is escaped, and no script runs."""
     parts = [
         _facts(found),
-        _section("Scores", _histogram(found)),
-        _section("Partitions that moved as a whole", _moved(found.partitions)),
-        _section("Most anomalous rows", _rows(found)),
-        _section("Counts by partition", _counts(found.partitions)),
-        _section("Run after run", _history(found.history)),
-        _section("Files with other columns", _files(found.drifted)),
-        _section("Files left out", _files(found.skipped)),
+        section("Scores", _histogram(found)),
+        section("Partitions that moved as a whole", _moved(found.partitions)),
+        section("Most anomalous rows", _rows(found)),
+        section("Counts by partition", _counts(found.partitions)),
+        section("Run after run", _history(found.history)),
+        section("Files with other columns", _files(found.drifted)),
+        section("Files left out", _files(found.skipped)),
     ]
-    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
-    text = (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        f'<meta http-equiv="Content-Security-Policy" content="{policy}">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{_text(found.title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n<main>\n"
-        f"<h1>{_text(found.title)}</h1>\n{''.join(parts)}</main>\n</body>\n</html>\n"
-    )
-    return text.encode("utf-8", "replace")
-
-
-def _section(title: str, body: str) -> str:
-    return f"<section>\n<h2>{title}</h2>\n{body}</section>\n" if body else ""
+    return document(found.title, parts)
 
 
 def _facts(found: Findings) -> str:
-    items = "".join(f"<dt>{_text(name)}</dt><dd>{_text(value)}</dd>\n" for name, value in found.facts.items())
+    items = "".join(
+        f"<dt>{escaped(name)}</dt><dd>{escaped(value)}</dd>\n" for name, value in found.facts.items()
+    )
     return f"<dl>\n{items}</dl>\n"
 
 
@@ -118,7 +94,7 @@ def _histogram(found: Findings) -> str:
     box = f'aria-label="Histogram of scores" viewBox="0 0 {WIDTH} {HEIGHT + 18}"'
     return (
         f'<svg role="img" {box}>{bars}{cut}{labels}</svg>\n'
-        f'<p class="note">{_text(found.score)} in {_text(found.unit)}. {said}{flagged}</p>\n'
+        f'<p class="note">{escaped(found.score)} in {escaped(found.unit)}. {said}{flagged}</p>\n'
     )
 
 
@@ -139,7 +115,7 @@ def _moved(partitions: Sequence[Partition]) -> str:
         largest = sorted((one.columns or {}).items(), key=lambda pair: -pair[1].size)
         words += [f"{name} by {shift.size:.0%}" for name, shift in largest[:8]]
         withheld = '<span class="tag">rows withheld</span>' if one.withheld else ""
-        rows.append([_name(one.name), _number(one.rows), _text("; ".join(words)), withheld])
+        rows.append([_name(one.name), _number(one.rows), escaped("; ".join(words)), withheld])
     if not rows:
         return ""
     note = (
@@ -147,7 +123,7 @@ def _moved(partitions: Sequence[Partition]) -> str:
         "not many anomalies; of partitions that are withheld no row is flagged. Train on newer rows, or find out "
         "what changed at the source.</p>\n"
     )
-    return note + _table(["Partition", "#Rows", "What moved", ""], rows)
+    return note + table(["Partition", "#Rows", "What moved", ""], rows)
 
 
 def _rows(found: Findings) -> str:
@@ -161,9 +137,11 @@ def _rows(found: Findings) -> str:
     ]
     lines = []
     for row in found.listed[:ROWS]:
-        values = "".join(f"<li>{_text(name)} = {_text(row[name])}</li>" for name in keep)
-        why = "".join(f"<li>{_text(reason_text(reason, found.unit))}</li>" for reason in row.get("why") or ())
-        place = _text(f"{row.get('source_file')} row {row.get('source_row')}")
+        values = "".join(f"<li>{escaped(name)} = {escaped(row[name])}</li>" for name in keep)
+        why = "".join(
+            f"<li>{escaped(reason_text(reason, found.unit))}</li>" for reason in row.get("why") or ()
+        )
+        place = escaped(f"{row.get('source_file')} row {row.get('source_row')}")
         p_value = row.get("p_value")
         lines.append(
             [
@@ -173,7 +151,7 @@ def _rows(found: Findings) -> str:
                 f"{place}<ul>{values}</ul>",
             ]
         )
-    return _table(["#Score", "#p", "Why", "Which row"], lines)
+    return table(["#Score", "#p", "Why", "Which row"], lines)
 
 
 def _counts(partitions: Sequence[Partition]) -> str:
@@ -183,7 +161,7 @@ def _counts(partitions: Sequence[Partition]) -> str:
     rows = [[_name(one.name), _number(one.rows), _number(one.flagged)] for one in ordered]
     shares = [one.flagged / one.rows if one.rows else 0.0 for one in ordered]
     chart = _columns([one.name for one in ordered], shares, "Share of flagged rows by partition")
-    return chart + _table(["Partition", "#Rows", "#Flagged"], rows)
+    return chart + table(["Partition", "#Rows", "#Flagged"], rows)
 
 
 def _history(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
@@ -192,8 +170,8 @@ def _history(history: Mapping[str, Sequence[Mapping[str, Any]]]) -> str:
     totals = [(label, *_sums(parts)) for label, parts in history.items()]
     shares = [flagged / rows if rows else 0.0 for _, rows, flagged in totals]
     chart = _columns([label for label, _, _ in totals], shares, "Share of flagged rows by run")
-    rows = [[_text(label), _number(count), _number(flagged)] for label, count, flagged in totals]
-    return chart + _table(["Run", "#Rows", "#Flagged"], rows[-LINES:])
+    rows = [[escaped(label), _number(count), _number(flagged)] for label, count, flagged in totals]
+    return chart + table(["Run", "#Rows", "#Flagged"], rows[-LINES:])
 
 
 def _sums(parts: Iterable[Mapping[str, Any]]) -> tuple[int, int]:
@@ -206,31 +184,19 @@ def _columns(names: Sequence[str], shares: Sequence[float], label: str) -> str:
     step = WIDTH / len(shares)
     bars = "".join(
         f'<rect class="flag" x="{i * step:.1f}" width="{step * 0.9:.1f}" y="{90 - 84 * share / top:.1f}" '
-        f'height="{84 * share / top + 0.5:.1f}"><title>{_text(name)}: {share:.2%}</title></rect>'
+        f'height="{84 * share / top + 0.5:.1f}"><title>{escaped(name)}: {share:.2%}</title></rect>'
         for i, (name, share) in enumerate(zip(names, shares, strict=True))
     )
     ends = (
-        f'<text x="0" y="104">{_text(names[0])}</text>'
-        f'<text x="{WIDTH}" y="104" text-anchor="end">{_text(names[-1])}</text>'
+        f'<text x="0" y="104">{escaped(names[0])}</text>'
+        f'<text x="{WIDTH}" y="104" text-anchor="end">{escaped(names[-1])}</text>'
         f'<text x="{WIDTH}" y="10" text-anchor="end">{top:.2%}</text>'
     )
     return f'<svg role="img" aria-label="{label}" viewBox="0 0 {WIDTH} 108">{bars}{ends}</svg>\n'
 
 
 def _files(found: Mapping[str, str]) -> str:
-    return _table(["File", "What"], [[_text(k), _text(v)] for k, v in found.items()]) if found else ""
-
-
-def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A head that starts with # is of numbers."""
-    kinds = [' class="n"' if head.startswith("#") else "" for head in heads]
-    top = "".join(f"<th{k}>{_text(h.removeprefix('#'))}</th>" for h, k in zip(heads, kinds, strict=True))
-    body = "".join(
-        "<tr>" + "".join(f"<td{k}>{cell}</td>" for cell, k in zip(row, kinds, strict=True)) + "</tr>\n"
-        for row in rows[:LINES]
-    )
-    more = f'<p class="note">and {len(rows) - LINES:,} more</p>\n' if len(rows) > LINES else ""
-    return f"<table>\n<tr>{top}</tr>\n{body}</table>\n{more}"
+    return table(["File", "What"], [[escaped(k), escaped(v)] for k, v in found.items()]) if found else ""
 
 
 def natural(name: str) -> list[tuple[bool, int, str]]:
@@ -240,16 +206,8 @@ def natural(name: str) -> list[tuple[bool, int, str]]:
 
 
 def _name(partition: str) -> str:
-    return _text(partition or "all rows")
+    return escaped(partition or "all rows")
 
 
 def _number(value: int) -> str:
     return f"{value:,}"
-
-
-def _text(value: Any) -> str:
-    """Escaped, cut to a bearable length, control characters made visible."""
-    text = str(value)
-    text = text if len(text) <= TEXT_LENGTH else text[: TEXT_LENGTH - 3] + "..."
-    shown = "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
-    return html.escape(shown.encode("utf-8", "replace").decode())

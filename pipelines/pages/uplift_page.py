@@ -6,7 +6,7 @@ import html
 from collections.abc import Sequence
 
 from genai_core.evaluation.utility import Uplift
-from pipelines.pages.report import STYLE
+from pipelines.pages.page_parts import STYLE
 from pipelines.progress import printable
 
 FILE = "_uplift.html"
