@@ -106,4 +106,29 @@ def _lines(verdict: Mapping[str, Any]) -> Iterator[str]:
             yield f"    {name.replace('_', ' ')}: {verdict[name]}"
 
 
-COMMANDS = (keys, verify)
+@click.command()
+@click.argument("path", type=click.Path())
+@click.option(
+    "--as",
+    "form",
+    type=click.Choice(["markdown", "json", "croissant"]),
+    default="markdown",
+    show_default=True,
+)
+def card(path: str, form: str) -> None:
+    """Print the card of a model's directory or of an output: what is known of it, and what nobody stated.
+
+    Croissant is JSON-LD for catalogues of data sets.
+    """
+    from pipelines.progress import printable
+    from pipelines.provenance import cards
+
+    if form == "croissant":
+        text = cards.as_json(cards.croissant_of(path))
+    else:
+        found = cards.of_path(path)
+        text = cards.as_markdown(found) if form == "markdown" else cards.as_json(found)
+    click.echo(printable(text, keep="\n"), nl=False)
+
+
+COMMANDS = (card, keys, verify)

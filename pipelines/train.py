@@ -24,7 +24,7 @@ from genai_core.hyperparameters import (
 from pipelines.batch_job import check_space, masked
 from pipelines.context import Context
 from pipelines.plan import code_fingerprint, job_id, versions
-from pipelines.provenance import rights
+from pipelines.provenance import cards, rights
 from pipelines.provenance.rights import RightsSettings
 from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
@@ -299,6 +299,7 @@ def _keep(job: TrainJob, fitted: FittedModel, tracked: Run, scratch: Path, sourc
 
     directory = scratch / "artifact"
     digest = fitted.save(directory)
+    cards.write_with_model(directory)
     result: dict[str, Any] = {"model_digest": digest, "rows": fitted.provenance["data"]["rows"]}
     facts = {"validation_loss": fitted.provenance["training"]["validation_loss"]}
     version = tracked.log_model(directory, read_header(directory), metrics=facts)
