@@ -38,6 +38,9 @@ class Model(nn.Module, ABC):
     ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
     smallest_batch: int = 1  # records that a loss can be computed of
     done: float = 0.0  # share of the schedule that is over; the loop sets it before every step
+    restraint: int = (
+        0  # set likewise; the more, the stronger is what guards against collapse, if the family has it
+    )
 
     def __init__(self, space: Space) -> None:
         super().__init__()
@@ -102,17 +105,30 @@ class Translates(ABC):
 
 
 class Condition:
-    """Restricts one field while sampling.
+    """Restricts, or re-weights, one field while sampling.
 
-    allowed  Tokens: one boolean table a position of the field, without parent of shape (vocabulary,), with parent
-             (parent's vocabulary, vocabulary). A label: one table, of shape (classes,)
+    allowed  Tokens: one table a position of the field, without parent of shape (vocabulary,), with parent
+             (parent's vocabulary, vocabulary): booleans, or log-weights that are added to the logits (-inf: never).
+             A label: one boolean table, of shape (classes,)
     prefix   tokens (n,) that a sequence starts with; a field with a prefix needs no table
+    shares   probabilities (n,), adding up to 1, of n alternatives: each table then has n at the front, and a row keeps
+             to one of them
+    first    the field is drawn before those without condition, which are then drawn given it
     """
 
-    def __init__(self, field: int, allowed: Sequence[Tensor] = (), prefix: Tensor | None = None) -> None:
+    def __init__(
+        self,
+        field: int,
+        allowed: Sequence[Tensor] = (),
+        prefix: Tensor | None = None,
+        shares: Tensor | None = None,
+        first: bool = True,
+    ) -> None:
         self.field = field
         self.allowed = list(allowed)
         self.prefix = prefix
+        self.shares = shares
+        self.first = first
 
 
 CAPABILITIES = {

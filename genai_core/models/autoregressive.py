@@ -51,9 +51,13 @@ class Autoregressive(Model, Samples, LogProb):
         conditions: Sequence[Condition] = (),
         temperature: float = 1.0,
         top_p: float = 1.0,
+        **more: Any,
     ) -> Tensor:
-        """temperature below 1: more typical records; top_p below 1: without the unlikely tail of every entry."""
-        return self.network.sample(rows, generator, conditions, temperature, top_p)
+        """temperature below 1: more typical records; top_p below 1: without the unlikely tail of every entry.
+
+        more  what networks of tables can do besides: `given`, see `AnyOrderNetwork.sample`
+        """
+        return self.network.sample(rows, generator, conditions, temperature, top_p, **more)
 
 
 MODEL = Autoregressive

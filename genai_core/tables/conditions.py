@@ -1,16 +1,20 @@
-"""Conditions on sampled tables: `where: {origin: JFK, month: [6, 7]}`."""
+"""Conditions on sampled tables: `where: {origin: JFK, month: [6, 7], delay: {min: 60}}`, `balance: {late: {yes: 0.5}}`.
+
+What a condition asks of a column is a log-weight for each of its tokens, which the sampler adds to the logits; what is
+finer than a token (a range that begins inside a cell, one value of a cell) is written when rows are decoded. Nothing is
+drawn and thrown away.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from genai_core.errors import InvalidInput, MissingCapability, nearest
-from genai_core.tables.columns import take
+from genai_core.tables.rules import Among, Balanced, Rule, rule
 
 if TYPE_CHECKING:  # checking a job file must not import torch
     from genai_core.modalities.tabular import TabularCodec
@@ -18,85 +22,41 @@ if TYPE_CHECKING:  # checking a job file must not import torch
 
 
 class Where:
-    """Conditions in the codec's tokens. Raises InvalidInput for unknown columns and values never seen."""
+    """Conditions in the codec's tokens. Raises InvalidInput for unknown columns and for what can never be drawn.
 
-    def __init__(self, codec: TabularCodec, where: Mapping[str, Any]) -> None:
-        self.codec = codec
-        self.wanted = {name: self._array(name, value) for name, value in where.items()}
-        self.tokens = {name: self._encoded(name, array) for name, array in self.wanted.items()}
+    where    column -> value, list of values, or {min, max, not, missing}
+    balance  column -> {value: share of the rows}; other values share what is left in proportion
+    """
 
-    def _array(self, name: str, value: Any) -> pa.Array:
-        names = self.codec.schema.names
-        if name not in names:
-            raise InvalidInput(f"where names {name!r}, which is no column of the model{nearest(name, names)}")
-        values = list(value) if isinstance(value, list | tuple) else [value]
-        if not values:
-            raise InvalidInput(f"where.{name} is an empty list; give at least one value")
-        type_ = self.codec.schema.field(name).type
-        try:
-            return _as_type(values, type_)
-        except (
-            pa.ArrowInvalid,
-            pa.ArrowTypeError,
-            pa.ArrowNotImplementedError,
-            OverflowError,
-            ValueError,
-        ) as error:
-            raise InvalidInput(f"where.{name}: {values!r} cannot be read as {type_} ({error})") from None
-
-    def _encoded(self, name: str, array: pa.Array) -> np.ndarray:
-        """Tokens (values, positions of the field); every value must be one that the model can draw."""
-        field = self.codec.schema.names.index(name)
-        empty = {f.name: pa.nulls(len(array), f.type) for f in self.codec.schema}
-        table = pa.table({**empty, name: array}, schema=_nullable(self.codec.schema))
-        positions = self.codec.space.positions_of(field)
-        tokens = self.codec.encode(table).tokens[:, positions]
-        drawable = self.codec.space.positions[positions[0]].drawable[tokens[:, 0]]
-        for value, fine in zip(array.to_pylist(), drawable.tolist(), strict=True):
-            if not fine:
-                raise InvalidInput(
-                    f"where.{name}: the training data holds no {value!r}, so no row with it can be drawn"
-                )
-        return tokens
+    def __init__(
+        self,
+        codec: TabularCodec,
+        where: Mapping[str, Any],
+        balance: Mapping[str, Mapping[Any, float]] | None = None,
+    ) -> None:
+        balance = balance or {}
+        both = sorted(set(where) & set(balance))
+        if both:
+            raise InvalidInput(
+                f"where.{both[0]} and balance.{both[0]} both say what {both[0]!r} shall be; keep one of them"
+            )
+        asked = [rule(codec, name, value) for name, value in where.items()]
+        # single values leave nothing to draw: all else, ranges too, is drawn given them
+        self.rules: list[Rule] = sorted(asked, key=lambda found: not isinstance(found, Among))
+        self.rules += [Balanced(codec, name, shares) for name, shares in balance.items()]
 
     @property
     def conditions(self) -> list[Condition]:
         """What the model must keep to while drawing."""
-        return [self._condition(name) for name in self.wanted]
-
-    def _condition(self, name: str) -> Condition:
-        import torch
-
-        from genai_core.model import Condition
-
-        field = self.codec.schema.names.index(name)
-        positions = self.codec.space.positions_of(field)
-        tokens, tables = self.tokens[name], []
-        for k, i in enumerate(positions):
-            position = self.codec.space.positions[i]
-            if position.parent is None:
-                table = np.zeros(position.vocabulary, bool)
-                table[tokens[:, k]] = True
-            else:
-                parent = positions.index(position.parent)
-                table = np.zeros(
-                    (self.codec.space.positions[position.parent].vocabulary, position.vocabulary), bool
-                )
-                table[tokens[:, parent], tokens[:, k]] = True
-            tables.append(torch.from_numpy(table))
-        return Condition(field, tables)
+        return [found.condition for found in self.rules]
 
     def write(self, table: pa.Table, tokens: np.ndarray, random: np.random.Generator) -> pa.Table:
-        """Put the exact values asked for in place of what was drawn in their cells."""
-        for name, array in self.wanted.items():
-            field = self.codec.schema.names.index(name)
-            drawn = tokens[:, self.codec.space.positions_of(field)]
-            fits = (drawn[:, None, :] == self.tokens[name][None]).all(2)
-            # several values may share a cell: one of them at random. With times of day a mix of two values' tokens
-            # may have been drawn that is neither: then any of the values
-            fits[~fits.any(1)] = True
-            choice = np.where(fits, random.random(fits.shape), -1).argmax(1)
-            table = table.set_column(field, table.schema.field(field), take(array, pa.array(choice)))
+        """Put what was asked for in place of what was drawn in its cells."""
+        for found in self.rules:
+            own = tokens[:, found.positions]
+            table = table.set_column(
+                found.field, table.schema.field(found.field), found.write(table, own, random)
+            )
         return table
 
 
@@ -105,37 +65,72 @@ def check_sampling(
     modality: str,
     where: Mapping[str, Any],
     prompt: str | None = None,
-    temperature: float = 1.0,
-    top_p: float = 1.0,
+    temperature: float | Mapping[str, float] = 1.0,
+    top_p: float | Mapping[str, float] = 1.0,
+    **more: Any,
 ) -> None:
-    """Raise MissingCapability for what a family cannot do while drawing. A label can be asked of every family."""
+    """Raise MissingCapability for what a family cannot do while drawing. A label can be asked of every family.
+
+    more  other things by name, such as balance, that autoregressive models of tables alone can do
+    """
     asked = {
         "where": bool(where) and modality == "tabular",
         "prompt": prompt is not None,
         "temperature": temperature != 1.0,
         "top_p": top_p != 1.0,
+        **{name: bool(value) for name, value in more.items()},
     }
     if kind != "autoregressive" and any(asked.values()):
         names = " and ".join(name for name, given in asked.items() if given)
         raise MissingCapability(
             f"this {kind} model cannot generate with {names}; train an autoregressive model for that"
         )
+    only_tables = {
+        **more,
+        "temperature by column": isinstance(temperature, Mapping),
+        "top_p by column": isinstance(top_p, Mapping),
+    }
+    for name, given in only_tables.items():
+        if given and modality != "tabular":
+            raise MissingCapability(f"this model learnt {modality} records; {name} is for tables alone")
 
 
-def _as_type(values: list, type_: pa.DataType) -> pa.Array:
-    """YAML's strings and numbers as a column's type; text is parsed (dates, times, decimals)."""
-    plain = type_.value_type if pa.types.is_dictionary(type_) else type_
-    if any(isinstance(v, bool) for v in values) and not pa.types.is_boolean(plain):
-        raise ValueError("true and false fit boolean columns only; quote them for text")
-    if pa.types.is_time(plain):  # Arrow does not parse these
-        values = [time.fromisoformat(v) if isinstance(v, str) else v for v in values]
-        array = pa.array(values, plain)
-    elif all(v is None or isinstance(v, str) for v in values):
-        array = pa.array(values, pa.string()).cast(plain)
-    else:
-        array = pa.array(values).cast(plain) if pa.types.is_decimal(plain) else pa.array(values, plain)
-    return array.dictionary_encode().cast(type_) if pa.types.is_dictionary(type_) else array
+def conditions_of(
+    codec: Any,
+    where: Mapping[str, Any],
+    prompt: str | None = None,
+    balance: Mapping[str, Mapping[Any, float]] | None = None,
+) -> Any:
+    """What a codec makes of conditions; None when there are none. Raises InvalidInput."""
+    if balance and prompt is None:
+        return Where(codec, where, balance)
+    return codec.given(where, prompt) if where or prompt is not None else None
 
 
-def _nullable(schema: pa.Schema) -> pa.Schema:
-    return pa.schema([f.with_nullable(True) for f in schema])
+def sharpening(
+    codec: Any, temperature: float | Mapping[str, float], top_p: float | Mapping[str, float]
+) -> dict[str, Any]:
+    """Temperature and top_p as a model takes them. Raises InvalidInput."""
+    return {
+        "temperature": per_position(codec, "temperature", temperature, 10),
+        "top_p": per_position(codec, "top_p", top_p, 1),
+    }
+
+
+def per_position(
+    codec: TabularCodec, name: str, value: float | Mapping[str, float], high: float
+) -> float | list[float]:
+    """A temperature or top_p of each position from one of each column; InvalidInput: no such column, out of bounds."""
+    if not isinstance(value, Mapping):
+        return value
+    names = codec.schema.names
+    for column, number in value.items():
+        if column not in names:
+            raise InvalidInput(
+                f"{name} names {column!r}, which is no column of the model{nearest(column, names)}"
+            )
+        if not 0 < number <= high:
+            raise InvalidInput(
+                f"{name}.{column}: found {number}; accepted are numbers above 0 up to {high:g}"
+            )
+    return [float(value.get(names[position.field], 1.0)) for position in codec.space.positions]
