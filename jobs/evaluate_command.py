@@ -1,4 +1,4 @@
-"""The command `evaluate`: the jobs of a file that judge synthetic records, and nothing else"""
+"""The commands `evaluate`, which judges synthetic records, and `publish`, which lets through what a gate holds"""
 
 from __future__ import annotations
 
@@ -44,4 +44,26 @@ def evaluate(
     return settle(work, {"file": file}, as_json, debug)
 
 
-COMMANDS = (evaluate,)
+@click.command()
+@click.argument("output", metavar="OUT", type=click.Path())
+@click.option(
+    "--reason", required=True, help="Why; it is kept with the output, in its lineage and in MLflow."
+)
+@answering
+def publish(output: str, reason: str, as_json: bool, quiet: bool, debug: bool) -> int:
+    """Publish what the gate of a job holds in OUT, although it failed."""
+    from jobs.outcome import Outcome, complain, settle
+
+    def work(_: Any) -> Outcome:
+        from pipelines.context import Context
+        from pipelines.publish import publish as let_through
+
+        done = let_through(output, reason, Context())
+        if not (quiet or as_json):
+            complain(f"{done['rows']:,} rows published -> {done['output']}")
+        return Outcome(done)
+
+    return settle(work, {"job": "publish", "output": output}, as_json, debug)
+
+
+COMMANDS = (evaluate, publish)

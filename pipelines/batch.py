@@ -18,6 +18,7 @@ from genai_core.errors import JobFailed, Unavailable
 from pipelines.batch_job import (
     BatchJob,
     check_place,
+    gate_of,
     has_lineage,
     identity,
     is_marked,
@@ -26,6 +27,18 @@ from pipelines.batch_job import (
     signing_key,
 )
 from pipelines.context import Context
+from pipelines.gate import (
+    check_gate,
+    decide,
+    decision_of,
+    emptied,
+    held_sink,
+    may_pass,
+    refuse_held,
+    release,
+    stopped,
+)
+from pipelines.gate_settings import GateSettings
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, canonical_hash, code_fingerprint, versions
 from pipelines.provenance.content_credentials import SYNTHETIC
@@ -109,21 +122,80 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
     if finished := _watched(job, lambda: _standing(sink, this)):
         context.log(f"{storage.mask(sink.uri)}: the same job is finished already")
         _sealed(batch, sink, finished, None, context)
+        if gate_of(job) is not None:
+            emptied(sink)
         if left_open(job.track, this["job_id"]):  # its driver, or the server, died before all was told
             with _run(batch, context) as run:
                 _log_inputs(run, batch)
                 _log_all(run, batch, sink, finished)
         return _result(batch, finished, started, reused=True)
     check_place(job, batch.plan.rows, batch.output)
+    _check_gate(batch, sink)
     done = _watched(job, lambda: sink.prepare(this))
     with _run(batch, context) as run:
         _log_inputs(run, batch)
-        runner = _do(batch, sink, done, context)
-        manifest = _finished(batch, sink)
+        if gate := gate_of(job):
+            runner, summary = _through_gate(batch, gate, sink, done, run, context)
+        else:
+            runner, summary = _do(batch, sink, done, context), None
+        manifest = _finished(batch, sink, summary)
+        if gate:
+            emptied(sink)
         _sealed(batch, sink, manifest, run.run_id, context)
         run.log_metrics({"seconds": time.monotonic() - started})
         _log_all(run, batch, sink, manifest)
         return _result(batch, manifest, started, runner=runner, resumed_shards=len(done), run_id=run.run_id)
+
+
+def _check_gate(batch: Batch, sink: Sink) -> None:
+    if gate := gate_of(batch.job):
+        check_gate(gate, batch.output, batch.header.kind, batch.header.modality)
+    elif batch.synthetic:
+        refuse_held(sink)
+
+
+def _through_gate(
+    batch: Batch, gate: GateSettings, sink: Sink, done: set[int], run: Run, context: Context
+) -> tuple[str, dict[str, Any]]:
+    """Make the shards where nobody reads them, judge them, and let them through. Raises JobFailed: they are held."""
+    held, runner = held_sink(sink), "none"
+    there = done | _watched(batch.job, lambda: held.prepare(batch.identity))
+    decision = decision_of(sink)
+    if decision is not None and not {shard.id for shard in batch.plan.shards} <= there:
+        decision = None
+    if decision is None or not may_pass(decision):
+        if decision is None:
+            runner = _do(batch, held, there, context)
+        kept = _kept(batch, held) if decision is None else decision
+        facts = {
+            "schema": batch.output,
+            "modality": batch.header.modality,
+            "model": batch.model.directory,
+            "title": batch.job.title,
+        }
+        decision = decide(gate, sink, kept, facts, context.log)
+        run.log_metrics(decision["numbers"])
+    run.set_tags({"genai.gate": "passed" if decision["passed"] else "; ".join(decision["failed"])})
+    if not may_pass(decision):
+        _log_overview(run, held, "report.html")
+        raise stopped(sink, decision)
+    if decision["override"]:
+        run.set_tags({"genai.gate.override": decision["override"]})
+        context.log(f"the gate is overridden ({decision['override']}): {'; '.join(decision['failed'])}")
+    return runner, release(sink, decision)
+
+
+def _kept(batch: Batch, held: Sink) -> dict[str, Any]:
+    """What publishing needs to know, whenever that is."""
+    sign = getattr(batch.job, "sign", None)
+    return {
+        "plan": {"kind": batch.plan.kind, "shards": [shard.to_json() for shard in batch.plan.shards]},
+        "provenance": batch.provenance,
+        "summary": _summary(batch, held),
+        "track": batch.job.track.model_dump(mode="json", by_alias=True),
+        "sign": sign.key if sign else None,
+        "title": batch.job.title,
+    }
 
 
 def _watched(job: BatchJob, work: Callable[[], T]) -> T:
@@ -154,7 +226,7 @@ def _run(batch: Batch, context: Context) -> Run:
 
 def _log_all(run: Run, batch: Batch, sink: Sink, manifest: Mapping[str, Any]) -> None:
     _log_output(run, batch, manifest)
-    for page in ("overview", "report"):
+    for page in ("overview", "report", "evaluation"):
         _log_overview(run, sink, manifest["summary"].get(page))
 
 
@@ -183,11 +255,16 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
         )
 
 
-def _finished(batch: Batch, sink: Sink) -> dict[str, Any]:
+def _summary(batch: Batch, sink: Sink) -> dict[str, Any]:
+    with storage.explained(sink.uri):
+        return _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
+
+
+def _finished(batch: Batch, sink: Sink, summary: Mapping[str, Any] | None) -> dict[str, Any]:
+    """summary: what the manifest says beside; None: what the job's verb says of the output."""
     try:
-        with storage.explained(sink.uri):
-            summary = _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
-        return _watched(batch.job, lambda: sink.finish(batch.plan, batch.provenance, summary))
+        known = _summary(batch, sink) if summary is None else summary
+        return _watched(batch.job, lambda: sink.finish(batch.plan, batch.provenance, known))
     except Unavailable as error:  # after the work: no longer a matter of bad input
         raise JobFailed(f"{error}. All shards are committed; the same command finishes the output") from error
 

@@ -13,6 +13,7 @@ from pydantic import Field, model_validator
 from genai_core.artifact import Header, read_header
 from genai_core.errors import MissingCapability, Unavailable
 from pipelines.context import Context
+from pipelines.gate_settings import GateSettings
 from pipelines.masking import mask_text
 from pipelines.outputs.sink import Sink
 from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
@@ -32,7 +33,8 @@ PLACE = {
     "sink",
     "name",
     "sign",
-}  # of a job: where it runs, what it is called and who signs it, not what it makes
+    "gate",
+}  # of a job: where it runs, what it is called, who signs and who lets pass; not what it makes
 TEXT_BYTES = 16  # assumed of a value without a fixed width
 COMPRESSED = 0.5  # of the plain width, what Parquet takes at most in practice
 
@@ -63,13 +65,21 @@ class BatchJob(Settings):
         return self.name or Path(storage.mask(self.sink.path)).name or "batch"
 
 
+class GatedJob(BatchJob):
+    """A batch job whose rows are judged before they are published."""
+
+    gate: GateSettings | None = Field(
+        None, description="what must hold before the rows are published; what fails is held, with a report"
+    )
+
+
 class SignSettings(Settings):
     """Whose signature an output gets."""
 
     key: str = Field(min_length=1, description="directory that `genai keys init` made")
 
 
-class SyntheticJob(BatchJob):
+class SyntheticJob(GatedJob):
     """The keys of a batch job whose rows a model makes."""
 
     lineage: bool = Field(
@@ -109,6 +119,11 @@ def signing_key(job: BatchJob) -> SigningKey | None:
     return keys.load(directory) if directory else None
 
 
+def gate_of(job: BatchJob) -> GateSettings | None:
+    """What must hold before the output is published."""
+    return job.gate if isinstance(job, GatedJob) else None
+
+
 def output_schema(job: BatchJob, schema: pa.Schema) -> pa.Schema:
     """Of the files: the rows' own, and their lineage where it was asked for."""
     return lineage_column.with_column(schema) if has_lineage(job) else schema
@@ -140,9 +155,21 @@ def check_batch(
     return [
         *signed,
         *unmarked,
+        *_gate_facts(job, output),
         f"output: {storage.mask(job.sink.path)} ({_state(job, known)})",
         f"runner: {job.compute.runner}, {job.compute.workers} worker(s)",
     ]
+
+
+def _gate_facts(job: BatchJob, output: pa.Schema | None) -> list[str]:
+    """Of a gate that can work; the model's kind is known where the output's schema is."""
+    from pipelines.gate import check_gate
+
+    if (gate := gate_of(job)) is None:
+        return []
+    directory = peek_model(job.model, job.track.uri) if output is not None else None
+    header = read_header(directory) if directory is not None else None
+    return check_gate(gate, output, header.kind if header else None, header.modality if header else None)
 
 
 def _state(job: BatchJob, known: Mapping[str, Any] | None) -> str:

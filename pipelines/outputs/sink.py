@@ -190,6 +190,22 @@ class Sink:
                 self._remove_unlisted(manifest["shards"])
         return manifest
 
+    def adopt(self, other: Sink, record: Mapping[str, Any]) -> None:
+        """Take over a shard that another directory of the same store holds: its record first, then its data.
+
+        Interrupted between the two, the shard is still the other's, and is taken over by the next attempt.
+        """
+        name = f"{RECORDS}/{record['id']:05d}.json"
+        self._refuse_link(self.path(record["file"]))
+        self._put_new(name, canonical(dict(record)), durable=False)
+        storage.move(self.filesystem, other.path(record["file"]), self.path(record["file"]))
+
+    def adopt_quarantined(self, other: Sink) -> None:
+        """Take over why shards failed for good."""
+        for record in other._stored(QUARANTINE, "quarantined"):
+            name = self.path(QUARANTINE, f"{record['id']:05d}.json")
+            storage.put_bytes(self.filesystem, name, written(record))
+
     def refuse_strangers(self) -> None:
         """OutputExists when there is something here that no job of ours wrote."""
         found = [info.path[len(self.root) + 1 :] for info in self._list()]

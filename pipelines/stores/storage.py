@@ -333,6 +333,17 @@ def delete(filesystem: pafs.FileSystem, path: str) -> None:
         filesystem.delete_file(path)
 
 
+def move(filesystem: pafs.FileSystem, path: str, to: str) -> None:
+    """Give a file another name on the same store; one that another process has moved already is no error."""
+    if filesystem.type_name != "s3":  # where a folder would be an object of its own
+        filesystem.create_dir(posixpath.dirname(to), recursive=True)
+    try:
+        filesystem.move(path, to)
+    except OSError:
+        if exists(filesystem, path) or not exists(filesystem, to):
+            raise
+
+
 def remove_abandoned(filesystem: pafs.FileSystem, path: str) -> None:
     """Remove a temporary file whose writer is dead; where that cannot be known, it is taken for dead."""
     if filesystem.type_name == "local":

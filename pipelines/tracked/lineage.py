@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from genai_core.artifact import HEADER, Header, read_header
 from genai_core.errors import GenAIError, InvalidData, InvalidInput
+from pipelines.gate import decision_of
 from pipelines.lakes.lake_log import SCORED, LakeLog
 from pipelines.outputs import footer as footers
 from pipelines.outputs.sink import DATA, MANIFEST, Sink
@@ -71,6 +72,11 @@ def _of_directory(path: str, verify: bool) -> Tree:
         raise InvalidInput(
             f"{storage.mask(path)} holds neither an output nor a model; accepted are {ACCEPTED}"
         )
+    if (decision := decision_of(sink)) is not None and decision["failed"]:
+        state = f"held by its gate: {'; '.join(map(str, decision['failed']))}"
+        return _with_runs(
+            {"kind": "output", "path": storage.mask(path), "state": state, "job": _unfinished(job)}
+        )
     done = sum(1 for _ in sink.records())
     state = f"unfinished: {done} shards are done; run the same job again to finish it"
     return _with_runs({"kind": "output", "path": storage.mask(path), "state": state, "job": _unfinished(job)})
@@ -119,7 +125,8 @@ def _of_output(path: str, sink: Sink, manifest: Mapping[str, Any], verify: bool)
         "files": len(manifest["shards"]),
         "manifest": manifest["hash"],
     }
-    return _traced(tree, manifest["provenance"])
+    gate = manifest["summary"].get("gate")
+    return _traced(tree | ({"gate": gate} if isinstance(gate, dict) else {}), manifest["provenance"])
 
 
 def _manifest_faults(manifest: Mapping[str, Any]) -> list[str]:

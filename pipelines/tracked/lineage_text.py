@@ -25,6 +25,19 @@ def _about(tree: Mapping[str, Any]) -> Iterator[str]:
     if "rows" in tree:
         yield f"{tree['rows']:,} rows in {tree['files']} files, manifest {tree['manifest']}"
     yield str(tree["state"])
+    if gate := tree.get("gate"):
+        yield _gate(gate)
+
+
+def _gate(gate: Mapping[str, Any]) -> str:
+    checked = gate.get("checked")
+    values = checked.items() if isinstance(checked, Mapping) else ()
+    found = ", ".join(f"{name} {value:.4g}" for name, value in values if isinstance(value, int | float))
+    if gate.get("passed"):
+        return f"passed its gate: {found}"
+    return (
+        f"published against its gate ({gate.get('override')}): {'; '.join(map(str, gate.get('failed', ())))}"
+    )
 
 
 def _job(job: Mapping[str, Any]) -> Iterator[str]:
