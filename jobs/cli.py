@@ -243,17 +243,29 @@ def score(as_json: bool, quiet: bool, debug: bool, **options: Any) -> int:
 
 @genai.command()
 @click.argument("directory", type=click.Path())
-@click.option("--as", "form", type=click.Choice(["tfrecord"]), required=True, help="What to write.")
+@click.option("--as", "form", type=click.Choice(["files", "tfrecord"]), required=True, help="What to write.")
 @click.option("--to", required=True, metavar="DIR", help="Where: a new directory, or the same export's.")
+@click.option(
+    "--key", metavar="DIR", help="Signs each of the files; default: that of GENAI_SIGNING_KEY, if set."
+)
 @answering
-def export(directory: str, form: str, to: str, as_json: bool, quiet: bool, debug: bool) -> int:
-    """Write the finished output in DIRECTORY once more, for other programs: TFRecord for TensorFlow."""
+def export(
+    directory: str, form: str, to: str, key: str | None, as_json: bool, quiet: bool, debug: bool
+) -> int:
+    """Write the finished output in DIRECTORY once more, for other programs.
+
+    TFRecord for TensorFlow; pictures and sounds as PNG and WAV files, signed (C2PA) when there is a key.
+    """
     from jobs.outcome import Outcome, complain, settle
 
     def work(_: Any) -> Outcome:
-        from pipelines.outputs.tfrecord import export as write
+        from pipelines.outputs import record_files, tfrecord
 
-        written = write(directory, to)
+        if key is not None and form != "files":
+            raise click.UsageError("--key signs the files of `--as files`")
+        written = (
+            record_files.export(directory, to, key) if form == "files" else tfrecord.export(directory, to)
+        )
         if not (quiet or as_json):
             complain(f"{written['rows']:,} rows in {len(written['files'])} files -> {to}")
         return Outcome({"rows": written["rows"], "files": len(written["files"])})

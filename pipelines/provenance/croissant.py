@@ -23,6 +23,7 @@ CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -38,10 +39,12 @@ CONTEXT: dict[str, Any] = {
     "parentField": "cr:parentField",
     "path": "cr:path",
     "recordSet": "cr:recordSet",
+    "rai": "http://mlcommons.org/croissant/RAI/",
     "references": "cr:references",
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -76,7 +79,7 @@ def of_output(
         "name": "parts",
         "encodingFormat": PARQUET,
     }
-    listed |= {"includes": "*.parquet", "containedIn": [{"@id": part["@id"]} for part in parts]}
+    listed |= {"includes": "data/*.parquet"}
     return {
         **_head(name, description, provenance.get("rights"), finished),
         "version": "1.0.0",
