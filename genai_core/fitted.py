@@ -18,6 +18,7 @@ from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.folds import folds_of, out_of_fold
 from genai_core.loop import seed_of
+from genai_core.modalities.tabular import TabularCodec
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
 from genai_core.tables.conditions import check_sampling
@@ -64,6 +65,11 @@ class FittedModel:
         return self.codec.schema
 
     @property
+    def written(self) -> pa.Schema:
+        """The schema of drawn rows: `schema` with the columns that are made and not learnt."""
+        return self.codec.written if isinstance(self.codec, TabularCodec) else self.schema
+
+    @property
     def capabilities(self) -> tuple[str, ...]:
         """Sorted: what this model can do."""
         return capabilities(self.model)
@@ -97,13 +103,15 @@ class FittedModel:
         prompt: str | None = None,
         temperature: float = 1.0,
         top_p: float = 1.0,
+        first: int = 0,
         watermark: Watermark | None = None,
     ) -> pa.Table:
-        """Draw `rows` records as a table of exactly `schema`; the same arguments give the same table.
+        """Draw `rows` records as a table of exactly `written`; the same arguments give the same table.
 
         where   column -> value, or list of values; every row fulfils it, the rest is drawn given it
         prompt  what every text starts with
         top_p   draw each entry from its most probable values only, which hold this much of the probability
+        first   number of the first row in a larger output: columns that are made go on from there
         watermark  the key by which the rows can be told from others, see genai_core.watermark
         """
         if rows < 0:
@@ -128,7 +136,8 @@ class FittedModel:
             table = self.codec.decode(x.numpy(), random)
             table = given.write(table, x.numpy(), random) if given else table
             parts.append(table.slice(0, rows - number * together))
-        return pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
+        table = pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
+        return self.codec.complete(table, seed, first) if isinstance(self.codec, TabularCodec) else table
 
     def check_samples(self) -> None:
         """Raise MissingCapability when the family does not sample."""

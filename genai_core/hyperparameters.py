@@ -152,6 +152,10 @@ class FitSettings(Settings):
     accumulate: int = Field(
         1, ge=1, le=100_000, description="parts that a step's records are computed in, to save memory"
     )
+    health: Literal["act", "warn", "off"] = Field(
+        "act",
+        description="what is done about a fit that goes wrong: go back, hold back or stop; only say so; do not look",
+    )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the layers in training; scores and samples are always computed in float32"
     )
@@ -170,6 +174,40 @@ class Reading(Settings):
         return self
 
 
+class MadeInSequence(Settings):
+    """Whole numbers, one after the other."""
+
+    kind: Literal["sequence"]
+    start: int = Field(1, ge=-(2**62), le=2**62)
+
+
+class MadeByPattern(Settings):
+    """Codes such as `[A-Z]{3}-[0-9]{4}`."""
+
+    kind: Literal["pattern"]
+    pattern: str = Field(
+        min_length=1, max_length=200, description="characters, classes such as [A-Z0-9], and {3} or {2,5} after them"
+    )
+    unique: bool = Field(True, description="no code twice in an output")
+
+
+class MadeByFaker(Settings):
+    """Names, addresses and the like, by the package Faker."""
+
+    kind: Literal["faker"]
+    provider: str = Field(pattern="^[a-z][a-z0-9_]*$", description="such as email, name, address, phone_number")
+    locale: str = Field("en_US", pattern="^[a-z]{2,3}(_[A-Z]{2})?$")
+
+
+class MadeEmpty(Settings):
+    """Nulls."""
+
+    kind: Literal["empty"]
+
+
+Made = Annotated[MadeByFaker | MadeByPattern | MadeEmpty | MadeInSequence, Field(discriminator="kind")]
+
+
 class TabularSettings(Reading):
     """How a table is read."""
 
@@ -177,6 +215,29 @@ class TabularSettings(Reading):
     exclude: list[str] = Field(default_factory=list, description="columns that are not learnt")
     max_categories: int = Field(
         50_000, ge=2, le=90_000, description="values of a category that are kept by name"
+    )
+    rare_below: int = Field(
+        3,
+        ge=0,
+        le=1_000_000,
+        description="categories in fewer rows than about this are scored as unseen and never drawn, for privacy; "
+        "0: all are drawn; at most one row in 200",
+    )
+    clip_extremes: int = Field(
+        5,
+        ge=0,
+        le=1_000_000,
+        description="no number is drawn beyond the so-many-th least and greatest one, for privacy; 0: up to the "
+        "extremes; at most one row in 200",
+    )
+    made: dict[str, Made] = Field(
+        default_factory=dict,
+        description="columns that are not learnt but made when rows are drawn, such as {id: {kind: sequence}}",
+    )
+    identifiers: Literal["learn", "mask", "refuse"] = Field(
+        "mask",
+        description="columns with another value in nearly every row: mask (not learnt, made outside the model), "
+        "refuse, or learn as categories",
     )
 
 

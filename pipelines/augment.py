@@ -127,12 +127,14 @@ def plan_augmentation(source: Source, job: AugmentJob, wanted: Mapping[str, int]
     """Shards that read the source's rows, then shards that draw rows of each class."""
     real = plan_scoring(source, job.rows_per_shard).shards
     shards = [replace(s, payload={**s.payload, "footer": {"synthetic": False}}) for s in real]
+    before = source.rows  # numbers in a row go on after the real ones
     for name, rows in sorted(wanted.items()):
         for first in range(0, rows, job.rows_per_shard):
             number = len(shards)
-            facts = {"where": {job.target: name}, "first": first, "footer": {"synthetic": True}}
+            facts = {"where": {job.target: name}, "first": before + first, "footer": {"synthetic": True}}
             at_most = min(job.rows_per_shard, rows - first)
             shards.append(Shard(number, shard_seed(job.seed, number), at_most, facts))
+        before += rows
     return Plan("augment", tuple(shards))
 
 
@@ -268,7 +270,8 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
         if not shard.pieces:
-            made = model.sample(shard.rows, seed=shard.seed, where=shard.payload["where"])
+            of = shard.payload
+            made = model.sample(shard.rows, seed=shard.seed, where=of["where"], first=of["first"])
             return mixed(made, schema, synthetic=True), {"synthetic": made.num_rows}
         parts = [reader.read_with_rows(piece, columns)[0] for piece in shard.pieces]
         return mixed(pa.concat_tables(parts), schema, synthetic=False), {"synthetic": 0}

@@ -118,6 +118,6 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
     options = {**work.options, "watermark": watermarks.of_option(work.options.get("watermark"))}
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
-        return model.sample(shard.rows, seed=shard.seed, **options), {}
+        return model.sample(shard.rows, seed=shard.seed, first=shard.payload["first"], **options), {}
 
     return produce

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import zlib
 from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import Any, ClassVar
@@ -13,10 +14,11 @@ import pyarrow.types as pt
 
 from genai_core.codec import MIN_ROWS, digest_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
-from genai_core.hyperparameters import TabularSettings
+from genai_core.hyperparameters import Made, TabularSettings
 from genai_core.spaces import Records, Tokens
 from genai_core.tables.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
 from genai_core.tables.conditions import Where
+from genai_core.tables.identifiers import MADE, WATCHED_ROWS, Found, Watch, check_made, make, settle
 
 
 class TabularCodec:
@@ -25,17 +27,27 @@ class TabularCodec:
     kind = "tabular"
     rows_together: ClassVar[int] = 65_536
     details: ClassVar[pa.Schema | None] = None
-    notes: tuple[str, ...] = ()
 
-    def __init__(self, schema: pa.Schema, columns: list[Column], rows: int) -> None:
+    def __init__(
+        self,
+        schema: pa.Schema,
+        columns: list[Column],
+        rows: int,
+        made: Mapping[str, Made] | None = None,
+        written: pa.Schema | None = None,
+        notes: tuple[str, ...] = (),
+    ) -> None:
         self.schema = schema
         self.columns = columns
         self.rows = rows  # of the training data
+        self.made = dict(made or {})  # columns outside the model, see `genai_core.tables.identifiers`
+        self.written = written or schema  # of drawn rows: with the columns that are made
+        self.notes = notes
 
     @staticmethod
     def learnt_columns(schema: pa.Schema, settings: TabularSettings) -> pa.Schema:
-        """See `readable_schema`."""
-        return readable_schema(schema, settings.exclude)
+        """See `readable_schema`; without the columns that are made."""
+        return _split_schema(schema, settings)[0]
 
     @classmethod
     def fit(
@@ -43,19 +55,29 @@ class TabularCodec:
     ) -> TabularCodec:
         """Fit on a stream of record batches. Raises InvalidData for nested columns and for fewer than 10 rows."""
         settings = settings or TabularSettings()
-        kept = readable_schema(schema, settings.exclude)
-        summaries = [ColumnSummary(field.type) for field in kept]
-        rows = 0
+        kept, written = _split_schema(schema, settings)
+        watch = Watch(kept if settings.identifiers != "learn" else pa.schema([]))
+        summaries = {field.name: ColumnSummary(field.type) for field in kept}
+        rows, found, judged = 0, list[Found](), False
         for batch in batches:
             rows += batch.num_rows
-            for name, summary in zip(kept.names, summaries, strict=True):
+            watch.update(batch)
+            if not judged and watch.rows >= WATCHED_ROWS:  # a summary of an endless category is slow
+                found, judged = watch.found(), True
+                for one in found:
+                    del summaries[one.name]
+            for name, summary in summaries.items():
                 _update(summary, batch.column(name), name)
         if rows < MIN_ROWS:
             raise InvalidData(
                 f"found {rows} row(s) to learn from; at least {MIN_ROWS} are needed. "
                 "Check the path and the filter of the source."
             )
-        return cls(kept, [summary.column(settings.max_categories) for summary in summaries], rows)
+        found = found if judged else watch.found()
+        masked, notes = settle(found, settings.identifiers)
+        learnt = readable_schema(kept, masked)
+        columns = [summaries[name].column(settings.max_categories) for name in learnt.names]
+        return cls(learnt, columns, rows, {**settings.made, **masked}, written, tuple(notes))
 
     @cached_property
     def space(self) -> Tokens:
@@ -102,6 +124,16 @@ class TabularCodec:
             at += width
         return pa.Table.from_arrays(arrays, schema=self.schema)
 
+    def complete(self, table: pa.Table, seed: int, first: int = 0) -> pa.Table:
+        """Drawn rows of `schema` as rows of `written`; first: number of their first row in the whole output."""
+        if not self.made:
+            return table
+        columns = {name: table.column(name) for name in self.schema.names}
+        for name, how in self.made.items():
+            random = np.random.default_rng([seed, zlib.crc32(name.encode())])
+            columns[name] = make(how, self.written.field(name), table.num_rows, first, random, seed)
+        return pa.Table.from_arrays([columns[name] for name in self.written.names], schema=self.written)
+
     def decode_columns(self, tokens: np.ndarray, fields: Iterable[int]) -> dict[str, pa.Array]:
         """Some columns alone; of the values that a token stands for, the middle one."""
         middle: Any = _Middle()
@@ -118,18 +150,25 @@ class TabularCodec:
         """A JSON-able dictionary and named arrays."""
         states = [column.state() for column in self.columns]
         arrays = {f"{i}.{name}": value for i, (_, own) in enumerate(states) for name, value in own.items()}
-        schema = base64.b64encode(self.schema.serialize().to_pybytes()).decode()
-        return {"schema": schema, "rows": self.rows, "columns": [settings for settings, _ in states]}, arrays
+        found = {"schema": _text(self.schema), "rows": self.rows, "columns": [own for own, _ in states]}
+        if self.made:
+            made = {name: how.model_dump(mode="json") for name, how in self.made.items()}
+            found |= {"made": made, "written": _text(self.written)}
+        return found, arrays
 
     @classmethod
     def from_state(cls, settings: dict[str, Any], arrays: dict[str, np.ndarray]) -> TabularCodec:
         """The inverse of `state`."""
-        schema = pa.ipc.read_schema(pa.py_buffer(base64.b64decode(settings["schema"])))
+        schema = _schema(settings["schema"])
         columns = []
         for i, (field, plain) in enumerate(zip(schema, settings["columns"], strict=True)):
             own = {name.split(".", 1)[1]: v for name, v in arrays.items() if name.startswith(f"{i}.")}
             columns.append(COLUMN_KINDS[plain["kind"]].from_state(field.type, plain, own))
-        return cls(schema, columns, settings["rows"])
+        made = {name: MADE.validate_python(how) for name, how in settings.get("made", {}).items()}
+        written = _schema(settings["written"]) if made else schema
+        if made and set(written.names) != {*schema.names, *made}:
+            raise ValueError("columns that are made and learnt are not those that are written")
+        return cls(schema, columns, settings["rows"], made, written)
 
     @property
     def fingerprint(self) -> str:
@@ -142,6 +181,29 @@ class _Middle:
 
     def random(self, rows: int) -> np.ndarray:
         return np.full(rows, 0.5)
+
+
+def _text(schema: pa.Schema) -> str:
+    return base64.b64encode(schema.serialize().to_pybytes()).decode()
+
+
+def _schema(text: str) -> pa.Schema:
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(text)))
+
+
+def _split_schema(schema: pa.Schema, settings: TabularSettings) -> tuple[pa.Schema, pa.Schema]:
+    """The columns to learn, and those that drawn rows have. Raises InvalidData and InvalidInput."""
+    both = [name for name in settings.made if name in settings.exclude]
+    gone = [name for name in settings.made if name not in schema.names]
+    if both:
+        raise InvalidData(f"modality.made and modality.exclude both name {both[0]!r}; keep one")
+    if gone:
+        raise InvalidData(
+            f"modality.made names {gone[0]!r}, which is no column{nearest(gone[0], schema.names)}"
+        )
+    check_made(settings.made, schema)
+    learnt = readable_schema(schema, [*settings.exclude, *settings.made])
+    return learnt, pa.schema([f for f in schema if f.name not in settings.exclude], schema.metadata)
 
 
 def readable_schema(schema: pa.Schema, exclude: Iterable[str] = ()) -> pa.Schema:
