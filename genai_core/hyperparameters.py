@@ -186,7 +186,9 @@ class MadeByPattern(Settings):
 
     kind: Literal["pattern"]
     pattern: str = Field(
-        min_length=1, max_length=200, description="characters, classes such as [A-Z0-9], and {3} or {2,5} after them"
+        min_length=1,
+        max_length=200,
+        description="characters, classes such as [A-Z0-9], and {3} or {2,5} after them",
     )
     unique: bool = Field(True, description="no code twice in an output")
 
@@ -195,7 +197,9 @@ class MadeByFaker(Settings):
     """Names, addresses and the like, by the package Faker."""
 
     kind: Literal["faker"]
-    provider: str = Field(pattern="^[a-z][a-z0-9_]*$", description="such as email, name, address, phone_number")
+    provider: str = Field(
+        pattern="^[a-z][a-z0-9_]*$", description="such as email, name, address, phone_number"
+    )
     locale: str = Field("en_US", pattern="^[a-z]{2,3}(_[A-Z]{2})?$")
 
 

@@ -23,6 +23,7 @@ from genai_core.hyperparameters import (
 )
 from pipelines.batch_job import check_space, masked
 from pipelines.context import Context
+from pipelines.pages.training_report import FILE, training_page
 from pipelines.plan import code_fingerprint, job_id, versions
 from pipelines.provenance import cards, rights
 from pipelines.provenance.rights import RightsSettings
@@ -112,10 +113,25 @@ def check(job: TrainJob, context: Context) -> list[str]:
     return [
         f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
         f"columns to learn: {len(schema)}",
+        *_identifiers(job, source, schema),
         f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(scores)}",
         f"training runs {_place(job.compute)}",
         *said,
     ]
+
+
+def _identifiers(job: TrainJob, source: Source, schema: pa.Schema) -> list[str]:
+    """Columns of the first rows that look like identifiers or personal data. InvalidData where they are refused."""
+    if not isinstance(job.modality, TabularSettings) or job.modality.identifiers == "learn":
+        return []
+    from genai_core.tables.identifiers import WATCHED_ROWS, Watch, settle
+
+    watch = Watch(schema)
+    for batch in source.batches(schema.names, batch_rows=WATCHED_ROWS):
+        watch.update(batch)
+        if watch.rows >= WATCHED_ROWS:
+            break
+    return settle(watch.found(), job.modality.identifiers)[1]
 
 
 def run(job: TrainJob, context: Context) -> dict[str, Any]:
@@ -240,10 +256,22 @@ def _fit(
 
     def report(metrics: dict[str, float], step: int) -> None:
         tracked.log_metrics(metrics, step)
-        context.progress.advance(0, loss=metrics["validation_loss"])
+        health = ("fine", "warning", "alarm")[int(metrics.get("health_level", 0))]
+        context.progress.advance(0, loss=metrics["validation_loss"], health=health)
 
     context.progress.start(100, "%", title="training")
-    fitting = Fitting(job, this, source, codec, provenance, scratch, tracked.log_metrics, context.progress)
+    fitting = Fitting(
+        job,
+        this,
+        source,
+        codec,
+        provenance,
+        scratch,
+        report,
+        context.progress,
+        tell=lambda line: context.log(f"{job.name}: {line}"),
+        show=lambda facts: tracked.log_artifact(training_page(job.name, facts), FILE),
+    )
     if in_process(job.compute):
         from pipelines.training.local_training import fit_here
 

@@ -78,7 +78,9 @@ def test_what_is_made_has_the_form_and_does_not_repeat_over_shards(people: pa.Ta
     assert whole["id"].to_pylist() == list(range(7000, 8200))
     assert whole["note"].null_count == 1200
     for name, pattern in (("plate", r"[A-Z]{3}-[0-9]{4}"), ("email", r"[a-z]{8}@example\.com")):
-        assert len(whole[name].unique()) == 1200 or not fitted.made[name].unique  # of few codes some come twice
+        assert (
+            len(whole[name].unique()) == 1200 or not fitted.made[name].unique
+        )  # of few codes some come twice
         assert all(re.fullmatch(pattern, value) for value in whole[name].to_pylist())
     made = list(fitted.made)
     assert parts[0].select(made).slice(0, 10).equals(drawn(fitted, 10, 5).select(made))
