@@ -7,9 +7,15 @@ from typing import Any, Self
 import numpy as np
 import pyarrow as pa
 from sklearn.base import BaseEstimator, OutlierMixin
+from sklearn.utils.validation import check_array, check_is_fitted
 
+from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidInput, SchemaMismatch
 from genai_core.train import HELD_OUT, as_table, fit, settings_to_score
+
+
+class WrongWidth(SchemaMismatch, ValueError):
+    """A matrix with another number of columns; scikit-learn expects a ValueError."""
 
 
 class AnomalyDetector(OutlierMixin, BaseEstimator):
@@ -50,10 +56,10 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn what rows look like; y is ignored."""
         self._refuse()
-        table = as_table(X)
+        table = _readable(X, MIN_ROWS)
         self.n_features_in_ = table.num_columns
         learnt = table.take(self._core(table)) if self.reference == "contaminated" else table
-        how = settings_to_score(learnt.num_rows, self.score, self.seed, self.max_seconds, self.held_out)
+        how = settings_to_score(learnt, self.score, self.seed, self.max_seconds, self.held_out)
         self.model_ = fit(learnt, self.kind, **how)
         self.score_name_ = self.score or self.model_.score_names[0]
         self.model_.check_scores([self.score_name_])
@@ -65,6 +71,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         self.decision_scores_ = -self.score_samples(table)
         self.labels_ = (self._p_values(self.decision_scores_) <= self.alpha).astype(int)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = tags.input_tags.categorical = True
+        return tags
 
     def _refuse(self) -> None:
         if not 0 < self.alpha < 1:
@@ -80,16 +91,23 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         return trusted_core(table, self.seed)
 
     def _table(self, X: Any) -> pa.Table:
-        table = as_table(X)
-        if isinstance(X, np.ndarray) and table.num_columns != self.n_features_in_:
-            raise SchemaMismatch(
-                f"X has {table.num_columns} features, but AnomalyDetector is expecting {self.n_features_in_} features"
+        check_is_fitted(self)
+        table = _readable(X)
+        if not self._named(X) and table.num_columns != self.n_features_in_:
+            raise WrongWidth(
+                f"X has {table.num_columns} features, but AnomalyDetector is expecting {self.n_features_in_} features "
+                "as input"
             )
         return table
 
+    @staticmethod
+    def _named(X: Any) -> bool:
+        return isinstance(X, pa.Table) or hasattr(X, "columns")
+
     def score_samples(self, X: Any) -> np.ndarray:
         """Higher = more normal, as scikit-learn has it."""
-        return -self.model_.score(self._table(X), [self.score_name_]).totals[self.score_name_]
+        table = self._table(X)
+        return -self.model_.score(table, [self.score_name_]).totals[self.score_name_]
 
     def decision_function(self, X: Any) -> np.ndarray:
         """Below 0: outlier, as scikit-learn has it. (PyOD's points the other way: `decision_scores_`.)"""
@@ -113,3 +131,11 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
 
     def _p_values(self, scores: np.ndarray) -> np.ndarray:
         return self.model_.p_values(self.score_name_, scores)
+
+
+def _readable(X: Any, least: int = 1) -> pa.Table:
+    """A table as it is; all else as the matrix of numbers that scikit-learn makes of it, gaps and infinities too."""
+    if isinstance(X, pa.Table) or hasattr(X, "columns"):
+        return as_table(X)
+    numbers = check_array(X, dtype="numeric", ensure_all_finite=False, ensure_min_samples=least)
+    return as_table(numbers)

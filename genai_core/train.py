@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import torch
 from pydantic import TypeAdapter
 
@@ -19,6 +20,8 @@ from genai_core.hyperparameters import FitSettings, ModalitySettings
 from genai_core.loop import Fit, Progress, held_out, seed_of, spread
 from genai_core.model import Model
 from genai_core.spaces import Records
+from genai_core.tables.columns import is_categorical
+from genai_core.tables.vectors import CLASSES
 from genai_core.threads import threads as use_threads
 
 ENOUGH_EPOCHS, ENOUGH_STEPS = 6, 600
@@ -81,18 +84,28 @@ def fit(
 
 
 def settings_to_score(
-    rows: int, score: str | None, seed: int, max_seconds: float | None, held_out: int = HELD_OUT
+    table: pa.Table, score: str | None, seed: int, max_seconds: float | None, held_out: int = HELD_OUT
 ) -> dict[str, Any]:
-    """Settings of `fit` for a table of so many rows that is learnt for one score alone.
+    """Settings of `fit` for a table that is learnt for one score alone.
 
     score     None: the default of tables, which is one of OF_ANY_TABLE for every family
     held_out  rows that p-values compare with, as far as they lie between a tenth and a quarter of all
     """
-    share = float(np.clip(held_out / max(rows, 1), LEAST_HELD_OUT, MOST_HELD_OUT))
+    share = float(np.clip(held_out / max(table.num_rows, 1), LEAST_HELD_OUT, MOST_HELD_OUT))
     found: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "validation_fraction": share}
-    if score is None or score in catalog.OF_ANY_TABLE:  # the model itself is not asked, so it need not learn
+    if score in (None, "ensemble") and _many_valued(table):
+        found["score_effort"] = 1.0
+    elif (
+        score is None or score in catalog.OF_ANY_TABLE
+    ):  # the model itself is not asked, so it need not learn
         found |= {"max_epochs": 1, "evaluations": 1, "score_effort": 1.0}
     return found
+
+
+def _many_valued(table: pa.Table) -> bool:
+    """Whether the ensemble will ask the likelihood too: `genai_core.tables.vectors.many_valued` before the fit."""
+    categories = [column for column in table.columns if is_categorical(column.type)]
+    return any(pc.count_distinct(column).as_py() > CLASSES for column in categories)
 
 
 def modality_settings(given: dict[str, Any] | Any, kind: str, seed: int = 0) -> Any:

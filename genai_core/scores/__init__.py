@@ -10,6 +10,7 @@ fit(model, x, generator, effort)       optional: state of the score's own, name 
                                        records; kept in the artifact. Without it `state` is empty. effort: share of its
                                        own training, if it has any (a model that was hardly trained wants little)
 fit_by_folds(model, x, folds, generator, effort)   optional, beside fit: for small tables, see `genai_core.folds`
+can_fold(model)                        beside fit_by_folds: whether that may be done
 calibrate(model, x, log_measure, state)  optional: what it adds to its state from held-out records
 STATE_OF                               optional: the score whose state it reads, instead of having its own
 """

@@ -5,6 +5,9 @@ tenth (an exponential tail), so that rows farther out than any are still told ap
 score. Members: the distance to the nearest remembered row in standard deviations, the same on the scale of ranks, the
 pseudo-likelihood, and its worst columns alone. Which members, and what was tried:
 docs/decisions/0017-an-ensemble-scores-tables.md. Small tables are fitted by folds (`genai_core.folds`).
+
+Where a category has more values than the members tell apart, the exact likelihood of the model is a member too, with
+half of the weight: `by_likelihood` is the rule.
 """
 
 from __future__ import annotations
@@ -13,11 +16,12 @@ import torch
 from torch import Tensor
 
 from genai_core.folds import as_part, out_of_fold, parts
-from genai_core.model import Model
-from genai_core.scores import State
+from genai_core.model import EXACT, LogProb, Model
+from genai_core.networks.conditionals import TOGETHER
+from genai_core.scores import State, negative_log_likelihood
 from genai_core.scores.memory import SCALES, distances, remember
 from genai_core.scores.pseudo_likelihood import learn, surprise
-from genai_core.tables.vectors import below, fit_vectors, vectors
+from genai_core.tables.vectors import below, fit_vectors, many_valued, vectors
 
 NEEDS = Model
 UNIT = "nats"
@@ -25,6 +29,17 @@ WORST = 3  # columns
 TAIL = 0.1  # of the held-out rows
 LEAST = 5  # held-out rows in a tail
 KNOTS = 257
+LIKELIHOOD = 0.5  # its weight, where it is a member
+
+
+def by_likelihood(model: Model) -> bool:
+    """Whether the likelihood is a member: it is exact, and a category has many values (see `many_valued`)."""
+    return isinstance(model, LogProb) and model.bound == EXACT and many_valued(model.space)
+
+
+def can_fold(model: Model) -> bool:
+    """The likelihood is of a model that was trained once, without the held-out rows."""
+    return not by_likelihood(model)
 
 
 def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
@@ -60,9 +75,9 @@ def calibrate(
     if len(x) == 1:
         x, log_measure = x.expand(2, -1), log_measure.expand(2, -1)
     if folds is None:
-        shares = _members(x, log_measure, state)
+        shares = _members(model, x, log_measure, state)
     else:
-        shares = out_of_fold(state, folds, lambda own, rows: _members(x[rows], log_measure[rows], own))
+        shares = out_of_fold(state, folds, lambda own, rows: _members(model, x[rows], log_measure[rows], own))
     ranked = _values(shares).sort(0).values
     rows = len(ranked)
     nats = -torch.log((rows - torch.arange(rows) - 0.5) / rows)
@@ -74,18 +89,21 @@ def calibrate(
         "tails/nats": nats[knots],
         "tails/from": top[0].clone(),
         "tails/excess": excess,
-        "tails/usual": shares[:, -1].median(0).values,
+        "tails/usual": shares[:, len(SCALES) :].median(0).values,
     }
 
 
 def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     """(rows, fields): a member's nats are shared out as its value is."""
-    shares = _members(x, log_measure, state)
+    shares = _members(model, x, log_measure, state)
     nats = tail_nats(_values(shares), below(state, "tails/"))
-    surprises = (shares[:, -1] - state["tails/usual"]).clamp(min=0)
-    worst = surprises * (surprises >= _worst(surprises)[:, -1:])
-    shares = torch.cat([shares[:, :-1], surprises.unsqueeze(1), worst.unsqueeze(1)], 1)
-    return (nats.unsqueeze(2) * _proportions(shares)).mean(1)
+    surprises = (shares[:, len(SCALES) :] - state["tails/usual"]).clamp(min=0)
+    worst = surprises[:, 0] * (surprises[:, 0] >= _worst(surprises[:, 0])[:, -1:])
+    shares = torch.cat([shares[:, : len(SCALES)], worst.unsqueeze(1), surprises], 1)
+    found = nats.unsqueeze(2) * _proportions(shares)
+    if not by_likelihood(model):
+        return found.mean(1)
+    return (1 - LIKELIHOOD) * found[:, :-1].mean(1) + LIKELIHOOD * found[:, -1]
 
 
 def tail_nats(values: Tensor, tails: State) -> Tensor:
@@ -100,10 +118,17 @@ def tail_nats(values: Tensor, tails: State) -> Tensor:
     return torch.where(values > tails["from"], beyond, inside)
 
 
-def _members(x: Tensor, log_measure: Tensor, state: State) -> Tensor:
-    """What the members' values are made of, (rows, 3, fields), the last for two members: the means over the parts."""
+def _members(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
+    """What the members' values are made of, (rows, 3 or 4, fields), the third for two of them: means over the parts."""
     found = [_of_part(part, x, log_measure) for part in parts(state)]
-    return torch.stack(found).mean(0) if len(found) > 1 else found[0]
+    shares = torch.stack(found).mean(0) if len(found) > 1 else found[0]
+    if not by_likelihood(model):
+        return shares
+    nats = torch.cat([
+        negative_log_likelihood.score(model, rows, measure, {})
+        for rows, measure in zip(x.split(TOGETHER), log_measure.split(TOGETHER), strict=True)
+    ])  # fmt: skip
+    return torch.cat([shares, nats.unsqueeze(1)], 1)
 
 
 def _of_part(part: State, x: Tensor, log_measure: Tensor) -> Tensor:
@@ -116,8 +141,8 @@ def _of_part(part: State, x: Tensor, log_measure: Tensor) -> Tensor:
 def _values(shares: Tensor) -> Tensor:
     """(rows, members)."""
     apart = shares[:, : len(SCALES)].sum(2).sqrt()
-    nats = shares[:, -1]
-    return torch.cat([apart, nats.sum(1, keepdim=True), _worst(nats).sum(1, keepdim=True)], 1)
+    nats = shares[:, len(SCALES) :]
+    return torch.cat([apart, _worst(nats[:, 0]).sum(1, keepdim=True), nats.sum(2)], 1)
 
 
 def _worst(nats: Tensor) -> Tensor:

@@ -76,6 +76,12 @@ def units_of(space: Tokens) -> list[Unit]:
     return found
 
 
+def many_valued(space: Tokens) -> bool:
+    """Whether a category has more values than the codes of CLASSES tell apart."""
+    specials = 2  # unseen, missing
+    return any(unit.position.values is None and unit.size - specials > CLASSES for unit in units_of(space))
+
+
 def _refines(position: Position, first: int, of: Position) -> bool:
     """The rank inside a bin, or the member of a group; a time of day has an axis of its own."""
     if position.parent != first:

@@ -10,6 +10,7 @@ import pytest
 from sklearn.base import clone
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from sklearn.utils import estimator_checks
 
 from genai_core import AnomalyDetector
 from genai_core.errors import InvalidInput, SchemaMismatch
@@ -90,3 +91,22 @@ WRONG = {"alpha": (0, 1, -0.1), "reference": ("dirty",), "held_out": (0,)}
 def test_parameters_that_cannot_work(name: str, value) -> None:
     with pytest.raises(InvalidInput, match=f"found {name}"):
         AnomalyDetector(**{name: value}).fit(small_table())
+
+
+# the others pass too (`check_estimator`), but cost half a minute
+CHECKS = (
+    "check_complex_data",
+    "check_estimator_sparse_matrix",
+    "check_estimators_empty_data_messages",
+    "check_estimators_unfitted",
+    "check_fit1d",
+    "check_fit2d_1sample",
+    "check_n_features_in_after_fitting",
+    "check_outliers_fit_predict",
+)
+
+
+@pytest.mark.parametrize("name", CHECKS)
+def test_scikit_learn_s_own_checks_pass(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("genai_core.scores.pseudo_likelihood.STEPS", 4)
+    getattr(estimator_checks, name)("AnomalyDetector", AnomalyDetector())
