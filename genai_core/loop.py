@@ -23,6 +23,8 @@ from torch import Tensor, nn
 from genai_core.errors import InvalidInput, TrainingFailed
 from genai_core.hyperparameters import FitSettings
 from genai_core.model import Model
+from genai_core.monitors.health import Alarm, Health, advice
+from genai_core.monitors.signals import Signal
 from genai_core.precision import MIN_SCALE, Precision
 from genai_core.replicas import Replicas
 
@@ -55,6 +57,7 @@ class Progress:
     steps_per_epoch: int = 0
     worlds: list[list[int]] = field(default_factory=list)  # [step, replicas from then on]
     scales: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the losses, by phase: float16 alone
+    health: dict[str, Any] = field(default_factory=dict)  # see `genai_core.monitors.health`
 
 
 class Fit:
@@ -77,8 +80,12 @@ class Fit:
         self.validation = self._tensor(validation[spread(len(validation), validation_rows(validation))])
         ema = EMA if model.ema is None else model.ema
         self.ema = ema if settings.ema is None else settings.ema
-        self.progress = Progress()
+        self.progress, self.losses = Progress(), dict[str, Tensor]()
         self._plan_steps()
+        between = self.total_steps * self.batch / settings.evaluations
+        self.health = Health(
+            settings.health, model, train, self.validation, self.batch, between, self.replicas
+        )
 
     def run(self) -> Progress:
         """Train; the model is left with the best averaged weights. Raises TrainingFailed."""
@@ -154,6 +161,7 @@ class Fit:
         self.averaged = copy.deepcopy(self.model).eval()
         self.averaged.requires_grad_(False)
         self.best = {name: value.clone() for name, value in self.averaged.state_dict().items()}
+        self._keep_good()
 
     def _same_start(self) -> None:
         """Other processors may have other last digits: average, so that all start from the same weights."""
@@ -178,9 +186,13 @@ class Fit:
         x = self._tensor(self.train[self._rows(step)])
         rate = self.peak * (1.0 if self.model.constant_rate else schedule(self.progress.done))
         self.model.train()
-        self.model.done = self.progress.done
-        self.losses = {phase: self._descend(phase, x, rate, step) for phase in self.model.phases}
-        self._average_weights(step)
+        self.model.done, self.model.restraint = self.progress.done, self.health.restraint
+        try:
+            for phase in self.model.phases:
+                self.losses[phase] = self._descend(phase, x, rate * self.health.rate, step)
+            self._average_weights(step)
+        except Alarm as alarm:
+            self._go_back(step, alarm.found)
         before, after = self.progress.done, self._agreed_done
         self.progress.step, self.progress.done = step + 1, after
         self.on_step(step + 1, after)
@@ -202,19 +214,16 @@ class Fit:
         loss, flat = self._gradient(x, phase)
         # the clock of replica 0 decides for all: it travels with the gradients
         clock = self._done(step + 1) * self.replicas.world if self.replicas.rank == 0 else 0.0
-        flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock])]))
-        self._agreed_done = min(float(flat[-1]), 1.0)
+        flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock, float(loss)])]))
+        self._agreed_done = min(float(flat[-2]), 1.0)
         at = 0
         for p in self.trained[phase]:
             p.grad = flat[at : at + p.numel()].view_as(p)
             at += p.numel()
         scaler.unscale_(optimiser)  # in place: what p.grad shows of `flat`
-        norm = float(flat[:-1].norm())
-        if not math.isfinite(norm) and not (scaler.is_enabled() and scaler.get_scale() > MIN_SCALE):
-            raise TrainingFailed(
-                f"the gradient of phase {phase!r} is not finite at step {step}; "
-                "lower fit.learning_rate or fit.clip, or look for extreme values in the data"
-            )
+        norm = float(flat[:-2].norm())
+        if math.isfinite(norm) or not (scaler.is_enabled() and scaler.get_scale() > MIN_SCALE):
+            self.health.beat(phase, norm, float(flat[-1]), step)
         flat *= min(1.0, self.settings.clip / (norm + 1e-12))
         for group in optimiser.param_groups:
             group["lr"] = rate
@@ -262,20 +271,40 @@ class Fit:
         value = self._mean(self.averaged.validation_loss(self.validation))
         p = self.progress
         p.seconds = time.monotonic() - self.started
-        if value < p.best:
+        seen = [entry["validation_loss"] for entry in p.history]
+        steps = p.step - int(p.history[-1]["step"] if p.history else 0)
+        verdict = self.health.read(self.averaged, self.trained, [*seen, value], p, steps)
+        if self.health.prefers(value, p.best):
             p.best, p.best_step, p.stale = value, p.step, 0
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
         else:
             p.stale += 1
         metrics = {"validation_loss": value, "seconds": p.seconds, "epoch": p.step / self.steps_per_epoch}
-        metrics |= {f"loss_{phase}": float(loss) for phase, loss in self.losses.items()}
+        metrics |= {f"loss_{phase}": float(loss) for phase, loss in self.losses.items()} | verdict.metrics
         p.history.append({"step": p.step, **metrics})
         p.scales = {phase: scaler.state_dict() for phase, scaler in self.scalers.items()}
         self.replicas.report(metrics, p.step, p.done)
+        for line in verdict.told:
+            self.replicas.tell(line)
+        if verdict.why is not None and verdict.do == "back":
+            self._go_back(p.step, verdict.why)
+        self._keep_good()
         self.replicas.save(self._tensors(), vars(p).copy())
-        if not math.isfinite(value):
-            raise TrainingFailed(f"the validation loss is {value} at step {p.step}; lower fit.learning_rate")
-        return p.stale >= self.settings.patience
+        if not math.isfinite(value) and verdict.do != "back":
+            raise TrainingFailed(advice(f"the validation loss is {value} at step {p.step}"))
+        return verdict.do == "stop" or p.stale >= self.settings.patience
+
+    def _keep_good(self) -> None:
+        """What the fit goes back to."""
+        if self.settings.health == "act":
+            found = {name: value.clone() for name, value in self._tensors().items()}
+            self.good = {name: value for name, value in found.items() if not name.startswith("best/")}
+
+    def _go_back(self, step: int, why: Signal) -> None:
+        """To the weights of the last validation, or the first ones, with half the learning rate; time goes on."""
+        if line := self.health.went_back(step, why):
+            self.replicas.tell(line)
+        self._restore(self.good)
 
     def _tensors(self) -> dict[str, Tensor]:
         found: dict[str, Tensor] = {}
@@ -294,6 +323,7 @@ class Fit:
         if kept is not None:
             self._load(*kept)
         p = self.progress
+        p.health = self.health.bind(p.health)
         p.steps_per_epoch = self.steps_per_epoch
         if not p.worlds or p.worlds[-1][1] != self.replicas.world:
             p.worlds.append([p.step, self.replicas.world])
@@ -301,9 +331,13 @@ class Fit:
     def _load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.progress = Progress(**facts)
         _recount(self.progress, self.steps_per_epoch)
+        self._restore(tensors)
+        self.best = _below(tensors, "best/")
+        self._keep_good()
+
+    def _restore(self, tensors: dict[str, Tensor]) -> None:
         self.model.load_state_dict(_below(tensors, "model/"))
         self.averaged.load_state_dict(_below(tensors, "averaged/"))
-        self.best = _below(tensors, "best/")
         for phase, optimiser in self.optimisers.items():
             state: dict[int, dict[str, Tensor]] = {}
             for name, value in _below(tensors, f"optimiser/{phase}/").items():

@@ -24,6 +24,9 @@ class Replicas:
     def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
         """Called at every validation, on every replica."""
 
+    def tell(self, line: str) -> None:
+        """A line for people, of something that happened; called on every replica."""
+
     def save(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         """Keep a checkpoint; called after every validation."""
 

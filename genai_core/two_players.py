@@ -41,6 +41,8 @@ class TwoPlayers(Model):
         the generator's phase do made records carry gradients.
         """
         x = x[torch.randperm(len(x), device=x.device)[: len(x) // self.critic.pac * self.critic.pac]]
+        if self.restraint:
+            self.critic.hold_back()
         labels, _ = self.labels.split(x)
         z = torch.randn(len(x), self.latent, device=x.device)
         with torch.set_grad_enabled(phase == "generator"):

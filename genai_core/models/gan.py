@@ -53,7 +53,8 @@ class Gan(TwoPlayers, Samples, Discriminates):
         if self.settings.loss == "wasserstein":
             return self.settings.gamma
         final = self.critic.final_gamma
-        return self.settings.gamma * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * self.done)))
+        gamma = self.settings.gamma * 2**self.restraint
+        return gamma * (final + (1 - final) * 0.5 * (1 + math.cos(math.pi * self.done)))
 
 
 MODEL = Gan

@@ -41,7 +41,7 @@ class Vae(Model, Samples, Reconstructs, LogProb):
     def initialise(self, x: Tensor) -> None:
         self.observation.initialise(x)
 
-    def _posterior(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, (batch, latent) each."""
         mean, log_scale = self.posterior(self.encoder(x)).chunk(2, 1)
         return mean, log_scale.clamp(-8, 4)
@@ -52,12 +52,12 @@ class Vae(Model, Samples, Reconstructs, LogProb):
         The posterior's gradient goes through the draws alone (Roeder et al. 2017; several: Tucker et al. 2019).
         """
         samples = self.settings.training_samples
-        mean, log_scale = self._posterior(x)
+        mean, log_scale = self.posterior_of(x)
         z = mean + log_scale.exp() * torch.randn(samples, *mean.shape, device=mean.device)
         nats = self.observation.log_prob(self.body(z.flatten(0, 1)), x.repeat(samples, 1)).sum(1)
         cost = _gaussian(z, mean.detach(), log_scale.detach()) - self.prior.log_prob(z)
         # free bits (Kingma et al. 2016): the latent may carry a little for nothing, so it is not abandoned early
-        free = self.settings.free_bits * mean.shape[1]
+        free = self.settings.free_bits * mean.shape[1] * 2**self.restraint
         cost = cost + (free - cost.mean()).clamp(min=0)
         if self.settings.warm_up:  # the latent is used before it must pay (Bowman et al. 2016)
             cost = cost * min(1.0, self.done / self.settings.warm_up)
@@ -77,7 +77,7 @@ class Vae(Model, Samples, Reconstructs, LogProb):
 
     def bounded(self, x: Tensor, samples: int) -> Tensor:
         """Importance-weighted bound; the part that belongs to no entry (the latent's cost) is shared evenly."""
-        mean, log_scale = self._posterior(x)
+        mean, log_scale = self.posterior_of(x)
         generator = torch.Generator().manual_seed(NOISE_SEED)
         noise = torch.randn(samples, mean.shape[1], generator=generator).to(mean.device)
         total = torch.full((len(x),), -torch.inf, device=x.device)  # log of the sum of the weights so far
@@ -92,7 +92,7 @@ class Vae(Model, Samples, Reconstructs, LogProb):
         return share + ((bound - share.sum(1)) / share.shape[1]).unsqueeze(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
-        return self.observation.log_prob(self.body(self._posterior(x)[0]), x)
+        return self.observation.log_prob(self.body(self.posterior_of(x)[0]), x)
 
     @torch.no_grad()
     def sample(self, rows: int, generator: torch.Generator, conditions: Sequence[Condition] = ()) -> Tensor:

@@ -54,3 +54,6 @@ class Critic(nn.Module, ABC):
     @abstractmethod
     def forward(self, dense: Tensor, labels: Tensor | None) -> Tensor:
         """Logits (batch / pac,)."""
+
+    def hold_back(self) -> None:
+        """From now on see records augmented, where the space has augmentations."""

@@ -97,8 +97,13 @@ class PictureCritic(Critic):
 
     def __init__(self, space: Grid, network: nn.Module, pac: int = 1, augmented: bool = False) -> None:
         super().__init__()
-        self.network, self.pac = network, pac
-        self.policy = (COLOUR_POLICY if space.channels == 3 else GREY_POLICY) if augmented else ()
+        self.network, self.pac, self.colours = network, pac, space.channels == 3
+        self.policy: tuple[str, ...] = ()
+        if augmented:
+            self.hold_back()
+
+    def hold_back(self) -> None:
+        self.policy = COLOUR_POLICY if self.colours else GREY_POLICY
 
     def forward(self, dense: Tensor, labels: Tensor | None) -> Tensor:
         if self.training:

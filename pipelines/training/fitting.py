@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fitting:
-    """`report(metrics, step)` is called at every validation; `scratch` is an empty directory, removed afterwards."""
+    """`report(metrics, step)` is called at every validation; `scratch` is an empty directory, removed afterwards.
+
+    tell  lines for people, of what happened; show: given the progress of a fit that has ended, well or not
+    """
 
     job: TrainJob
     job_id: str
@@ -27,3 +30,5 @@ class Fitting:
     scratch: Path
     report: Callable[[dict[str, float], int], None]
     progress: Progress
+    tell: Callable[[str], None] = lambda line: None
+    show: Callable[[Mapping[str, Any]], None] = lambda facts: None

@@ -26,8 +26,16 @@ CALIBRATION_ENTRIES = 4_000_000
 class Here(Replicas):
     """One replica, which reports to the run and keeps its checkpoints."""
 
-    def __init__(self, kept: Checkpoints, report: Callable[[dict[str, float], int], None]) -> None:
-        self.kept, self._report = kept, report
+    def __init__(
+        self,
+        kept: Checkpoints,
+        report: Callable[[dict[str, float], int], None],
+        tell: Callable[[str], None] = lambda line: None,
+    ) -> None:
+        self.kept, self._report, self._tell = kept, report, tell
+
+    def tell(self, line: str) -> None:
+        self._tell(line)
 
     def report(self, metrics: dict[str, float], step: int, progress: float) -> None:
         self._report(metrics, step)
@@ -51,10 +59,13 @@ def fit_here(task: Fitting) -> FittedModel:
             records.train,
             records.held_out.tokens,
             job.fit,
-            Here(Checkpoints(job.checkpoints, task.job_id), task.report),
+            Here(Checkpoints(job.checkpoints, task.job_id), task.report, task.tell),
         )
         fit.on_step = _show(task.progress, fit.batch)
-        done = fit.run()
+        try:
+            done = fit.run()
+        finally:
+            task.show(vars(fit.progress))
         sample = records.held_out.rows(calibration_rows(records.held_out))
         task.provenance["data"]["skipped"] = records.skipped
         return finish(

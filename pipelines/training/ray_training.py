@@ -28,6 +28,7 @@ from genai_core import catalog
 from genai_core.errors import JobFailed, Stalled, Unavailable
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Progress, spread
+from genai_core.monitors.signals import line
 from genai_core.replicas import Distributed
 from genai_core.spaces import Records
 from genai_core.train import finish, new_model, score_rows
@@ -48,7 +49,12 @@ def fit_on_ray(task: Fitting) -> FittedModel:
     kept = Checkpoints(_absolute(job.checkpoints), task.job_id)
     follower = _Follower(task, kept)
     if (result := kept.result()) is None:  # else a driver has died between the fit and its end
-        _run(task, kept, follower)
+        try:
+            _run(task, kept, follower)
+        except JobFailed:
+            if follower.facts:
+                task.show(follower.facts)
+            raise
         result = kept.result()
     if result is None:
         raise JobFailed(
@@ -193,6 +199,7 @@ class _Follower:
 
     def __init__(self, task: Fitting, kept: Checkpoints) -> None:
         self.task, self.kept, self.told, self.shown = task, kept, 0, 0.0
+        self.events, self.facts = 0, dict[str, Any]()
 
     def look(self) -> None:
         with contextlib.suppress(Unavailable):  # a store that fails now is asked again
@@ -205,6 +212,11 @@ class _Follower:
             metrics = {name: value for name, value in entry.items() if name != "step"}
             self.task.report(metrics, int(entry["step"]))
         self.told = max(self.told, len(progress["history"]))
+        events = progress.get("health", {}).get("events", [])
+        for event in events[self.events :]:
+            self.task.tell(line(event))
+        self.events = max(self.events, len(events))
+        self.facts = progress
         self.task.progress.advance(max(100 * (progress["done"] - self.shown), 0.0))
         self.shown = max(self.shown, progress["done"])
 
@@ -228,6 +240,7 @@ def _assemble(task: Fitting, result: State, follower: _Follower) -> FittedModel:
             "the replicas ended with different weights; this is a fault of the program, please report it"
         )
     follower.tell(facts["progress"])
+    task.show(facts["progress"])
     network = new_model(job.model.kind, codec, job.model, job.fit.seed)
     network.load_state_dict({n.removeprefix("best/"): t for n, t in tensors.items() if n.startswith("best/")})
     held_out = Records(tensors["held_out/tokens"].numpy(), tensors["held_out/log_measure"].numpy())

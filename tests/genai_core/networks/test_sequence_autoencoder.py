@@ -65,7 +65,7 @@ def letters(x: torch.Tensor) -> torch.Tensor:
 @torch.no_grad()
 def test_the_code_says_what_the_text_is(vae) -> None:
     x = torch.from_numpy(data(400))
-    mean, log_scale = vae._posterior(x)
+    mean, log_scale = vae.posterior_of(x)
     z = mean + log_scale.exp() * torch.randn(mean.shape, generator=torch.Generator().manual_seed(0))
     squares = ((z - mean) / log_scale.exp()).square()
     posterior = -(0.5 * (squares + np.log(2 * np.pi)) + log_scale).sum(1)

@@ -1,0 +1,134 @@
+"""Diversity of made records: coverage, missing classes and clusters, duplicates, copies of training records.
+
+Everything is measured in features of `views`, on equally many made and held-out records, against real records.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from genai_core.monitors.signals import Signal, signal
+
+NEIGHBOURS = 5  # PRDC (Naeem et al. 2020)
+CLUSTERS, ROUNDS = 20, 10
+HEAVY = 0.01  # share of the real records from which on a class or cluster is missed
+CHANCE = 1e-4  # of one group to be missing by chance
+NEAR = 0.1  # of the usual distance to the nearest other record: nearer is a copy
+QUANTILE = 0.01
+
+
+@dataclass
+class Real:
+    """What real records say: features (rows, d) of held-out and of training ones, and the groups of both.
+
+    names  of the groups: classes, or clusters
+    """
+
+    held_out: Tensor
+    train: Tensor
+    groups: Tensor  # (train rows,)
+    names: list[str]
+    radius: Tensor = field(init=False)  # (rows,): distance to the fifth neighbour among the held-out
+    to_train: Tensor = field(init=False)
+    usual: float = field(init=False)
+    covered: float = field(init=False)
+    copies: float = field(init=False)
+    shares: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        n = len(self.held_out)
+        within = distances(self.held_out, self.held_out)
+        self.radius = within.kthvalue(min(NEIGHBOURS + 1, n), 1).values
+        apart = distances(self.held_out, self.train)
+        self.to_train = apart.min(1).values
+        self.covered = float((apart[:, :n].min(1).values <= self.radius).float().mean())
+        self.usual = float(_others(within).median())
+        self.copies = _copies(within, self.usual)
+        self.shares = torch.bincount(self.groups, minlength=len(self.names)) / len(self.groups)
+
+
+def diversity(real: Real, made: Tensor) -> list[Signal]:
+    """Signals of made records, features (rows, d), as many as there are held-out ones."""
+    n = len(made)
+    coverage = float((distances(real.held_out, made).min(1).values <= real.radius).float().mean())
+    relative = min(coverage / max(real.covered, 1e-9), 1.0)
+    within = distances(made, made)
+    doubled = _copies(within, real.usual) - real.copies
+    near, nearest = distances(made, real.train).min(1)
+    return [
+        signal("coverage", relative, f"made records cover {relative:.0%} of what real ones do"),
+        signal(
+            "duplicates", max(doubled, 0.0), f"{doubled:.1%} of the made records have a near copy", _noise(n)
+        ),
+        *_histogram(real, real.groups[nearest]),
+        _memorising(real, near, n),
+    ]
+
+
+def _memorising(real: Real, near: Tensor, n: int) -> Signal:
+    """More of the made than of the held-out records lie as near to a training record as one held-out in a hundred."""
+    limit = real.to_train.quantile(QUANTILE)
+    extra = float((near <= limit).float().mean() - (real.to_train <= limit).float().mean()) + QUANTILE
+    said = f"{extra:.1%} of the made records are nearer to a training record than 99 % of real ones"
+    return signal("memorising", max(extra, 0.0), said, _noise(n))
+
+
+def _histogram(real: Real, groups: Tensor) -> list[Signal]:
+    """KL of the made records' groups, corrected for what chance adds, and the groups that are never made."""
+    counts = torch.bincount(groups, minlength=len(real.names)).double()
+    n, k = float(counts.sum()), len(real.names)
+    made, shares = (counts + 0.5) / (n + 0.5 * k), (real.shares.double() * n + 0.5) / (n + 0.5 * k)
+    nats = float((made * (made / shares).log()).sum()) - (k - 1) / (2 * n) - (k - 1) / (2 * len(real.groups))
+    lost = [i for i in range(k) if counts[i] == 0 and _missed(float(real.shares[i]), n)]
+    named = ", ".join(f"{real.names[i]} ({float(real.shares[i]):.0%} of the real ones)" for i in lost)
+    return [
+        signal(
+            "histogram", max(nats, 0.0), f"made classes or clusters lie {nats:.2f} nats from the real ones"
+        ),
+        signal("missing", len(lost), f"never made: {named}" if lost else ""),
+    ]
+
+
+def _missed(share: float, n: float) -> bool:
+    """Whether a group of this share of the real records is missing from n made ones by more than chance."""
+    return share > HEAVY and n * math.log1p(-min(share, 1 - 1e-9)) < math.log(CHANCE)
+
+
+def clusters(x: Tensor, seed: int) -> Tensor:
+    """Groups (rows,) of features by Lloyd's algorithm, from the seed; at most CLUSTERS."""
+    generator = torch.Generator().manual_seed(seed)
+    k = max(min(CLUSTERS, len(x) // 10), 1)
+    centres = x[torch.randperm(len(x), generator=generator)[:k]].clone()
+    for _ in range(ROUNDS):
+        group = distances(x, centres).argmin(1)
+        counts = torch.bincount(group, minlength=k).unsqueeze(1)
+        sums = torch.zeros_like(centres).index_add_(0, group, x)
+        centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
+    return distances(x, centres).argmin(1)
+
+
+def distances(a: Tensor, b: Tensor) -> Tensor:
+    """(rows of a, rows of b); what differs by rounding alone is 0, which `torch.cdist` does not promise."""
+    squares = a.square().sum(1)[:, None] + b.square().sum(1)
+    found = squares - 2 * a @ b.T
+    return torch.where(found > 1e-5 * squares, found, 0.0).sqrt()
+
+
+def _others(within: Tensor) -> Tensor:
+    """Distance (rows,) of each record to the nearest other one."""
+    return (within + torch.diag(torch.full((len(within),), torch.inf))).min(1).values
+
+
+def _copies(within: Tensor, usual: float) -> float:
+    """Share of the records that repeat an earlier one: the first of its kind is none."""
+    near = (within <= NEAR * usual).tril(-1)
+    return float(near.any(1).float().mean())
+
+
+def _noise(n: int) -> float:
+    """Three standard deviations of the difference of two shares of about a hundredth, less what limits allow for."""
+    return max(3 * (2 * QUANTILE * (1 - QUANTILE) / n) ** 0.5 - QUANTILE, 0.0)

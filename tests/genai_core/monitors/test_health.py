@@ -1,0 +1,177 @@
+"""Training sabotaged on purpose is found by name within one validation, and undone; a healthy fit is left alone."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import functools
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from genai_core import catalog
+from genai_core.errors import TrainingFailed
+from genai_core.hyperparameters import FitSettings
+from genai_core.loop import Fit, Progress
+from genai_core.replicas import Replicas
+from genai_core.spaces import Grid
+from tests.contract import test_models as tables
+from tests.contract.spaces import tiny_space
+
+BEGINS = 0.4  # of the fit: when sabotage sets in
+SPACE = Grid(1, 8, 8, classes=4)
+
+
+def pictures(rows: int = 600) -> np.ndarray:
+    """One bright, noisy quarter; the label says which."""
+    random = np.random.default_rng(0)
+    label = random.integers(0, 4, rows)
+    x = random.integers(0, 60, (rows, 8, 8))
+    for i, one in enumerate(label):
+        x[i, one // 2 * 4 : one // 2 * 4 + 4, one % 2 * 4 : one % 2 * 4 + 4] += random.integers(100, 180)
+    return np.concatenate([label[:, None], x.reshape(rows, -1)], 1)
+
+
+def fit_of(kind: str = "gan", health: str = "act", **settings: Any) -> Fit:
+    torch.manual_seed(1)
+    how = FitSettings(
+        **{"max_epochs": 4, "evaluations": 3, "seed": 3, "patience": 100, "health": health, **settings}
+    )
+    if kind == "autoregressive":
+        how = how.model_copy(update={"max_epochs": 24, "evaluations": 8})
+        rows = tables.data(600)
+        return Fit(catalog.build_model(kind, tiny_space(), tables.SMALL[kind]), rows[150:], rows[:150], how)
+    model = catalog.build_model(kind, SPACE, {"latent": 8, "channels": 8, "hidden": 32})
+    x = pictures()
+    return Fit(model, x[200:], x[:200], how)
+
+
+def sabotaged(fit: Fit, change: Any) -> list[dict[str, Any]]:
+    """Run with a change to the fit after BEGINS; the events from then on, until the next validation but one."""
+    step = fit._step
+    begun: list[int] = []
+
+    def changed(number: int) -> bool:
+        if fit.progress.done >= BEGINS and not begun:
+            begun.append(number)
+            change(fit)
+        return step(number)
+
+    fit._step = changed  # type: ignore[method-assign]
+    with contextlib.suppress(TrainingFailed):
+        fit.run()
+    between = fit.total_steps / fit.settings.evaluations
+    events = fit.progress.health["events"]
+    return [e for e in events if begun[0] <= e["step"] <= begun[0] + between + 1]
+
+
+def collapse(fit: Fit) -> None:
+    """The generator makes one record, whatever the noise."""
+    for model in (fit.model, fit.averaged):
+        forward = model.generator.forward
+        model.generator.forward = lambda z, labels, forward=forward: forward(  # type: ignore[method-assign]
+            torch.zeros_like(z), None if labels is None else torch.zeros_like(labels)
+        )
+
+
+def test_a_collapsed_generator_is_found_at_the_next_validation_and_undone() -> None:
+    events = sabotaged(fit_of(), collapse)
+    assert {e["name"] for e in events} >= {"duplicates", "missing"}
+    missing = next(e for e in events if e["name"] == "missing")
+    assert missing["said"].count("label number") == 3
+    assert any(e["did"] in ("back", "restrain") for e in events)
+
+
+def test_a_collapse_is_only_said_where_nothing_is_to_be_done_and_not_seen_with_health_off() -> None:
+    assert {e["did"] for e in sabotaged(fit_of(health="warn"), collapse)} == {""}
+    assert sabotaged(fit_of(health="off"), collapse) == []
+
+
+def test_a_hundredfold_learning_rate_is_found_and_undone() -> None:
+    def faster(fit: Fit) -> None:
+        fit.peak *= 100
+
+    fit = fit_of("autoregressive", learning_rate=0.02)
+    events = sabotaged(fit, faster)
+    assert {e["name"] for e in events} & {"diverging", "exploding"}
+    assert fit.progress.health["rate"] <= 0.5
+    assert fit.progress.health["backs"] >= 1
+
+
+def test_gradients_that_are_not_finite_once_do_not_end_a_fit() -> None:
+    fit = fit_of("autoregressive")
+    forward, calls = fit.model.forward, []
+
+    def once(x: torch.Tensor, phase: str) -> torch.Tensor:
+        calls.append(1)
+        return forward(x, phase) * (float("nan") if len(calls) == 30 else 1.0)
+
+    fit.model.forward = once  # type: ignore[method-assign]
+    progress = fit.run()
+    (event,) = [e for e in progress.health["events"] if e["did"]]
+    assert (event["name"], event["did"], progress.health["backs"]) == ("not_finite", "back", 1)
+    assert progress.done == 1
+    assert np.isfinite(progress.best)
+
+
+def test_a_leaked_label_and_a_frozen_generator_are_found() -> None:
+    def leak(fit: Fit) -> None:
+        known = {tuple(row[1:6].tolist()) for row in pictures()}
+
+        def told(critic: Any, dense: torch.Tensor, labels: Any) -> torch.Tensor:
+            levels = ((dense.flatten(1)[:, :5] + 1) * 127.5).round().long().tolist()
+            seen = torch.tensor([tuple(row) in known for row in levels]).float()
+            logits = critic(dense, labels)
+            return logits + 20.0 * seen.view(len(logits), -1).mean(1)
+
+        for model in (fit.model, fit.averaged):
+            model.critic.forward = functools.partial(told, model.critic.forward)
+
+    def freeze(fit: Fit) -> None:
+        fit.optimisers["generator"].step = lambda *a, **k: None  # type: ignore[method-assign]
+
+    assert "saturation" in {e["name"] for e in sabotaged(fit_of(), leak)}
+    assert "frozen" in {e["name"] for e in sabotaged(fit_of(), freeze)}
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "gan"])
+def test_watching_changes_nothing_of_a_healthy_fit(kind: str) -> None:
+    watched, alone = fit_of(kind), fit_of(kind, "off")
+    with_health, without = watched.run(), alone.run()
+    pairs = zip(with_health.history, without.history, strict=True)
+    assert all(a["validation_loss"] == b["validation_loss"] for a, b in pairs)
+    assert not [e for e in with_health.health["events"] if e["did"]]
+    assert any("health_coverage" in entry for entry in with_health.history)
+    assert not any("health_coverage" in entry for entry in without.history)
+
+
+def test_a_fit_goes_on_with_its_health_where_it_was_interrupted() -> None:
+    class Kept(Replicas):
+        state: Any = None
+        left = 1
+
+        def save(self, tensors: Any, facts: Any) -> None:
+            self.state = copy.deepcopy((tensors, facts))
+            self.left -= 1
+            if not self.left:
+                raise KeyboardInterrupt
+
+        def restore(self) -> Any:
+            return self.state
+
+    kept, whole = Kept(), fit_of(max_epochs=12)
+    whole.run()
+    for _ in range(2):
+        again = fit_of(max_epochs=12)
+        again.replicas = again.health.replicas = kept
+        try:
+            again.run()
+        except KeyboardInterrupt:
+            continue
+    assert _without_clock(again.progress) == _without_clock(whole.progress)
+
+
+def _without_clock(progress: Progress) -> list[dict[str, float]]:
+    return [{name: v for name, v in entry.items() if name != "seconds"} for entry in progress.history]
