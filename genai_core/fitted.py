@@ -273,9 +273,8 @@ class FittedModel:
             if not hasattr(module, "fit"):
                 continue
             generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
-            folds = (
-                folds_of(len(sample) + len(held_out), generator) if hasattr(module, "fit_by_folds") else None
-            )
+            foldable = hasattr(module, "fit_by_folds") and module.can_fold(self.model)
+            folds = folds_of(len(sample) + len(held_out), generator) if foldable else None
             if folds is None:
                 self._fit_score(name, sample, held_out, generator, effort)
             else:
@@ -319,7 +318,7 @@ class FittedModel:
             self.score_states[name] = state
             readers = [n for n in self.score_names if getattr(catalog.score(n), "STATE_OF", n) == name]
 
-            def scored(own: dict[str, torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
+            def scored(own: Mapping[str, torch.Tensor], rows: torch.Tensor) -> torch.Tensor:
                 found = [catalog.score(n).score(self.model, x[rows], measure[rows], own) for n in readers]
                 return torch.stack([values.double().sum(1) for values in found], 1)
 

@@ -15,6 +15,7 @@ MAX_NEW, NEGLIGIBLE = (
     0.05,
     0.01,
 )  # new ones among the rare values to come, and among all: above, no value is an atom
+ALMOST_NONE = 3e-4  # new values among all to come, up to which gaps between those seen count as gaps
 ATOM_MASS = 0.001
 ATOM_ROWS = 20
 ROWS_PER_CELL = 5  # no cell is made from fewer training rows: the draw inside it stays anonymous among them
@@ -123,9 +124,12 @@ def _atoms(summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray])
 def _known(
     summary: NumericSummary, to_grid: Callable[[np.ndarray], np.ndarray], atoms: np.ndarray
 ) -> np.ndarray:
-    """All values that are no atoms, where the column was seen whole; none where it was not, or is dense."""
+    """All values that are no atoms, where next to no row has one of its own (Good 1953); else none.
+
+    An unseen value costs more than most errors: were it not rare, it would hide them from false-discovery control.
+    """
     counts, complete = summary.frequent_values()
-    if not complete or _more_to_come(counts, summary.counted):
+    if not complete or sum(count == 1 for count in counts.values()) > ALMOST_NONE * summary.counted:
         return np.zeros(0, np.int64)
     seen = np.unique(to_grid(np.array(list(counts), np.int64 if summary.integral else np.float64)))
     return np.setdiff1d(seen, atoms)
