@@ -76,7 +76,8 @@ class TabularCodec:
         found = found if judged else watch.found()
         masked, notes = settle(found, settings.identifiers)
         learnt = readable_schema(kept, masked)
-        columns = [summaries[name].column(settings.max_categories) for name in learnt.names]
+        keep = (settings.max_categories, settings.rare_below, settings.clip_extremes)
+        columns = [summaries[name].column(*keep) for name in learnt.names]
         return cls(learnt, columns, rows, {**settings.made, **masked}, written, tuple(notes))
 
     @cached_property

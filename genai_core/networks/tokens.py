@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from genai_core.networks.pairs import PairLogits, paired
 from genai_core.precision import at_least_float32
 from genai_core.spaces import Position, Space, Tokens
 
@@ -176,16 +177,23 @@ class _Bucket(nn.Module):
 class TokenHeads(nn.Module):
     """Hidden states -> log-probabilities of tokens, masked to what a parent's token allows."""
 
-    def __init__(self, space: Tokens, hidden: int) -> None:
+    def __init__(self, space: Tokens, hidden: int, pairs: bool = False) -> None:
         super().__init__()
         self.space = space
+        self.pairs = nn.ModuleDict()
+        for i in paired(space) if pairs else []:
+            parent = space.positions[i].parent or 0
+            self.pairs[str(i)] = PairLogits(space.vocabularies[parent], space.vocabularies[i], hidden)
         self.table = TokenTable(space, hidden, hidden**-0.5, 0.0)
         self.bias = nn.Parameter(torch.zeros(sum(space.vocabularies)))
         groups: dict[tuple[int, bool], list[int]] = defaultdict(list)
         for i, position in enumerate(space.positions):
             width = next((w for w in WIDTHS if w >= position.vocabulary), position.vocabulary)
-            groups[width, position.allowed is not None].append(i)
-        self.buckets = nn.ModuleList(_Bucket(space, group, width) for (width, _), group in groups.items())
+            groups[width if str(i) not in self.pairs else -i, position.allowed is not None].append(i)
+        self.buckets = nn.ModuleList(
+            _Bucket(space, group, max(width, space.vocabularies[group[0]]))
+            for (width, _), group in groups.items()
+        )
 
     @torch.no_grad()
     def set_frequencies(self, x: Tensor) -> None:
@@ -194,12 +202,27 @@ class TokenHeads(nn.Module):
             size = self.space.vocabularies[i]
             counts = torch.bincount(x[:, i], minlength=size).float() + 0.1
             self.bias[start : start + size] = torch.log(counts / counts.sum()).to(self.bias)
+            if str(i) in self.pairs:
+                self.bias[start : start + size] = 0.0
+                self.pair(i).set_frequencies(x[:, i], x[:, self.space.positions[i].parent or 0])
+
+    def pair(self, i: int) -> PairLogits:
+        """The table of pairs of position i."""
+        found = self.pairs[str(i)]
+        assert isinstance(found, PairLogits)
+        return found
 
     def logits(self, hidden: Tensor, x: Tensor) -> list[tuple[Tensor, Tensor]]:
         """Per bucket: positions (n,), masked logits (n, batch, width). hidden: (positions, batch, hidden)."""
         weight = F.pad(self.table(), (0, 0, 0, 1))
         bias = F.pad(self.bias, (0, 1), value=float("-inf"))
-        return [(b.positions, self._bucket_logits(b, hidden, x, weight, bias)) for b in self._each_bucket()]
+        found = []
+        for bucket in self._each_bucket():
+            logits, i = self._bucket_logits(bucket, hidden, x, weight, bias), int(bucket.positions[0])
+            if str(i) in self.pairs:  # alone in its bucket
+                logits = logits + self.pair(i)(hidden[i], x[:, self.space.positions[i].parent or 0])
+            found.append((bucket.positions, logits))
+        return found
 
     def _each_bucket(self) -> list[_Bucket]:
         return [module for module in self.buckets if isinstance(module, _Bucket)]
@@ -247,10 +270,12 @@ def sharpened(logits: Tensor, temperature: float, top_p: float) -> Tensor:
 
 def draw(logits: Tensor, uniform: Tensor) -> Tensor:
     """One token a row by inverse CDF; logits (batch, vocabulary), -inf where impossible; uniform (batch,) in [0, 1)."""
-    weights = torch.exp(logits - logits.amax(1, keepdim=True))
+    weights = torch.softmax(logits, 1)
     cumulative = weights.cumsum(1)
-    token = torch.searchsorted(cumulative, (uniform * cumulative[:, -1]).unsqueeze(1), right=True).squeeze(1)
-    token = token.clamp(max=logits.shape[1] - 1)
-    # rounding can land on a token of weight zero at the far end: step back to the last possible one
-    impossible = weights.gather(1, token.unsqueeze(1)).squeeze(1) == 0
-    return torch.where(impossible, weights.argmax(1), token)
+    token = torch.searchsorted(cumulative, uniform.unsqueeze(1) * cumulative[:, -1:], right=True)
+    token = token.clamp_(max=logits.shape[1] - 1)
+    # rounding can land on a token of weight zero at the far end: step back to a possible one
+    impossible = weights.gather(1, token) == 0
+    if impossible.any():
+        token = torch.where(impossible, weights.argmax(1, keepdim=True), token)
+    return token.squeeze(1)

@@ -55,6 +55,8 @@ class NumericAxis:
     seen: np.ndarray  # (specials,) bool: drawable
     location: float
     spread: float
+    lowest: np.ndarray | None = None  # 0-d, grid units: nothing is drawn below it,
+    highest: np.ndarray | None = None  # nor above this one; None: up to minimum and maximum
     known: np.ndarray = field(
         default_factory=lambda: np.zeros(0, np.int64)
     )  # sorted, grid units without the atoms: all values that are drawn from cells; none: any in them
@@ -251,13 +253,13 @@ class NumericAxis:
             atom_of = np.full(self.vocabulary, -1)
             atom_of[self.atom_token] = np.arange(len(self.atoms))
             atom = atom_of[first]
-            out[atom >= 0] = self.atoms[atom[atom >= 0]]
+            out[atom >= 0] = self._clipped(self.atoms[atom[atom >= 0]])
         if len(self.cell_bin):
             cell_of = np.full((self.vocabulary, self.ranks), -1)
             cell_of[self.cell_bin, self.cell_rank] = np.arange(len(self.cell_bin))
             cell = cell_of[first, second]
             inside = cell >= 0
-            out[inside] = self._draw(cell[inside], uniform[inside])
+            out[inside] = self._clipped(self._draw(cell[inside], uniform[inside]))
         return self._from_grid(out)
 
     def _draw(self, cell: np.ndarray, uniform: np.ndarray) -> np.ndarray:
@@ -278,6 +280,11 @@ class NumericAxis:
         first, end = np.searchsorted(known, self.edges[cell]), np.searchsorted(known, self.edges[cell + 1])
         chosen = np.minimum(first + (uniform * (end - first)).astype(np.int64), np.maximum(end - 1, 0))
         return np.where(end > first, known[chosen], rank)
+
+    def _clipped(self, values: np.ndarray) -> np.ndarray:
+        if self.lowest is None or self.highest is None:
+            return values
+        return np.clip(values, self.lowest, self.highest)
 
     def _from_grid(self, out: np.ndarray) -> np.ndarray:
         if not self.gridded:

@@ -18,14 +18,18 @@ MAX_NEW, NEGLIGIBLE = (
 ALMOST_NONE = 3e-4  # new values among all to come, up to which gaps between those seen count as gaps
 ATOM_MASS = 0.001
 ATOM_ROWS = 20
+SPARED = 200  # a table of fewer rows than this times a threshold is protected less
 ROWS_PER_CELL = 5  # no cell is made from fewer training rows: the draw inside it stays anonymous among them
 QUANTILE_POINTS = 8193
 LARGEST = 2**63 - 1
 FINEST = 2.0**53  # from here on floats have no neighbour a grid step away
 
 
-def fit_axis(summary: NumericSummary) -> NumericAxis:
-    """The axis of a summarised column; with nothing finite in it, an axis of special values alone."""
+def fit_axis(summary: NumericSummary, extremes: int = 0) -> NumericAxis:
+    """The axis of a summarised column; with nothing finite in it, an axis of special values alone.
+
+    extremes  nothing is drawn beyond the so-many-th least and greatest value, as far as `at_most` allows
+    """
     seen = {
         "nan": summary.nan,
         "positive_infinite": summary.positive_infinite,
@@ -54,6 +58,9 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
     known = _known(summary, to_grid, atoms) if gridded else np.zeros(0, np.int64)
     robust = _central_range(points, limits)
     edges, cell_bin, cell_rank = _cells(points, atoms, summary.counted - atom_rows, gridded, limits)
+    lowest, highest = _drawn_range(
+        summary, extremes, to_grid, known if len(known) or len(cell_bin) else atoms
+    )
     axis = NumericAxis(
         gridded=gridded,
         decimals=decimals,
@@ -72,9 +79,33 @@ def fit_axis(summary: NumericSummary) -> NumericAxis:
         location=float(np.median(points)),
         spread=robust / 4.65,  # the 1 %-99 % range of a normal distribution in standard deviations
         known=known,
+        lowest=lowest,
+        highest=highest,
     )
     _order_by_value(axis)
     return axis
+
+
+def at_most(rows: int, of: int) -> int:
+    """So many rows, for the sake of privacy, but no more than one in SPARED: small tables keep what they have."""
+    return min(rows, of // SPARED)
+
+
+def _drawn_range(
+    summary: NumericSummary, extremes: int, to_grid: Callable[[np.ndarray], np.ndarray], among: np.ndarray
+) -> tuple[np.ndarray | None, np.ndarray | None]:
+    """The least and greatest value that are drawn, grid units; one of `among` where there is any."""
+    rank = at_most(extremes, summary.counted)
+    if rank < 2:
+        return None, None
+    share = (rank - 0.5) / summary.counted
+    low, high = to_grid(
+        np.array([summary.digest.get_quantile(share), summary.digest.get_quantile(1 - share)])
+    )
+    if len(among):
+        low = among[min(np.searchsorted(among, low), len(among) - 1)]
+        high = among[max(np.searchsorted(among, high, "right") - 1, 0)]
+    return np.array(low), np.array(max(low, high))
 
 
 def _central_range(points: np.ndarray, limits: np.ndarray) -> float:

@@ -6,6 +6,7 @@ are more than MAX_FLAT values. Missing and unseen values have tokens of their ow
 
 from __future__ import annotations
 
+import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -19,7 +20,7 @@ from genai_core.codec import whole
 from genai_core.errors import InvalidData
 from genai_core.spaces import Position
 from genai_core.tables.axis import NumericAxis
-from genai_core.tables.axis_fit import fit_axis
+from genai_core.tables.axis_fit import at_most, fit_axis
 from genai_core.tables.sketches import CategoricalSummary, NumericSummary
 
 MAX_FLAT = 512  # categories with more values are split into groups, so that no softmax is wider
@@ -297,7 +298,7 @@ class CategoricalColumn:
     def decode(self, tokens: np.ndarray, random: np.random.Generator) -> pa.Array:
         """An Arrow array of `type` from tokens (rows, positions)."""
         index = tokens[:, 0].astype(np.int64) * self.group + (tokens[:, 1] if self.group > 1 else 0)
-        missing = tokens[:, 0] == self.special("missing")
+        missing = tokens[:, 0] >= self.groups  # unseen ones have no value either
         if pt.is_null(self.type) or not self.values:
             return pa.nulls(len(tokens), self.type)
         index = np.where(missing, 0, index)
@@ -332,6 +333,22 @@ COLUMN_KINDS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
 }
 
 
+def _without_rare(counts: dict[str, int], rows: int, rare_below: int) -> dict[str, int]:
+    """The values that are kept by name: those in fewer rows than about `rare_below` are not, unless all are so rare.
+
+    The threshold is one more or one less for two values in three, so that being kept does not tell a count; the noise
+    comes from the counts, hence the same data give the same codec.
+    """
+    rare_below = at_most(rare_below, rows)
+    if rare_below < 2:
+        return counts
+    seed = hashlib.blake2b(repr(sorted(counts.items())).encode(), digest_size=8).digest()
+    noise = np.random.default_rng(int.from_bytes(seed, "big")).integers(-1, 2, len(counts))
+    least = np.maximum(rare_below + noise, 2).tolist()
+    kept = {value: n for (value, n), bound in zip(sorted(counts.items()), least, strict=True) if n >= bound}
+    return kept or counts
+
+
 class ColumnSummary:
     """What one streaming pass learns of a column; merges with another part's summary."""
 
@@ -357,11 +374,11 @@ class ColumnSummary:
         for mine, theirs in zip(self.axes, other.axes, strict=True):
             mine.merge(theirs)
 
-    def column(self, max_categories: int) -> Column:
-        """The codec of the column."""
+    def column(self, max_categories: int, rare_below: int = 0, extremes: int = 0) -> Column:
+        """The codec of the column; the settings are those of `TabularSettings`."""
         if not self.categories:
-            return NumericColumn(self.type, [fit_axis(summary) for summary in self.axes])
-        counts = self.categories.counts(max_categories)
+            return NumericColumn(self.type, [fit_axis(summary, extremes) for summary in self.axes])
+        counts = _without_rare(self.categories.counts(max_categories), self.categories.counted, rare_below)
         values = sorted(counts)
         group = 1 if len(values) <= MAX_FLAT else math.ceil(len(values) ** 0.5)
         seen = (sum(counts.values()) < self.categories.counted, self.categories.missing > 0)

@@ -183,3 +183,25 @@ def test_a_likelihood_over_a_clock_sums_to_one() -> None:
 def test_where_new_values_are_to_come_every_value_is_possible() -> None:
     wide = np.random.default_rng(0).integers(0, 10**6, 3000)
     assert token_kind(codec_of(x=pa.array(wide)), pa.array([500_001])) == ["value"]
+
+
+def test_what_few_rows_have_is_never_drawn_but_still_scored_apart() -> None:
+    """A category of one row is unseen; the greatest numbers are drawn as the fifth greatest; small tables keep all."""
+    random = np.random.default_rng(0)
+    names, ages = ["a"] * 1200 + ["b"] * 799 + ["one"], [*random.integers(20, 60, 1999).tolist(), 99]
+    money = [*random.normal(100, 10, 1999).tolist(), 1e6]
+    table = pa.table({"name": names, "age": ages, "money": money})
+    codec = TabularCodec.fit(table.to_batches(), table.schema)
+    tokens = codec.encode(table).tokens.astype(np.int64)
+    drawn = codec.decode(tokens, random)
+    assert drawn["age"].to_pylist()[-1] == 59
+    assert max(drawn["money"].to_pylist()) <= sorted(money)[-5]
+    name, age = codec.space.positions[0], codec.space.positions[1]
+    assert not name.drawable[tokens[-1, 0]], "the category of one row cannot be drawn"
+    assert np.isfinite(age.values[tokens[-1, 1]]) and tokens[-1, 1] != tokens[0, 1], "scores see the value as it is"
+    everything = TabularSettings(rare_below=0, clip_extremes=0)
+    open_codec = TabularCodec.fit(table.to_batches(), table.schema, everything)
+    assert open_codec.decode(open_codec.encode(table).tokens, random)["age"].to_pylist()[-1] == 99
+    few = table.slice(1900)
+    small = TabularCodec.fit(few.to_batches(), few.schema)
+    assert small.decode(small.encode(few).tokens, random)["name"].to_pylist()[-1] == "one"
