@@ -121,7 +121,7 @@ class _Work:
         artifact.check_schema(header, self.found.reader.schema)
         self.labels = check_labels(job)
         self.source: Source | None = self.found.source
-        self.output = output_schema(self.found.reader, job.keep, self.names, header.modality)
+        self.output = output_schema(self.found.reader, job.carried, self.names, header.modality)
 
     def plan(self, source: Source) -> Plan:
         return plan_scoring(source, self.job.rows_per_shard, self.found.folder)
@@ -169,7 +169,7 @@ class _Work:
 def _basis(job: LakeJob, digest: str, names: list[str]) -> str:
     """Of what decides a file's scores: when it changes, every file is scored again."""
     source = job.source.model_dump(mode="json", exclude=PLACE)
-    return canonical_hash({"model": digest, "scores": names, "keep": job.keep, "source": source})
+    return canonical_hash({"model": digest, "scores": names, "keep": job.carried, "source": source})
 
 
 def _failed(job: LakeJob, plan: Plan) -> set[str]:

@@ -52,6 +52,10 @@ class ScoringJob(BatchJob):
     )
     keep: list[str] = Field(default_factory=list, description="columns of the source to carry to the output")
 
+    unique: list[str] = Field(
+        default_factory=list,
+        description="columns that are a key together: rows that share one are listed in _duplicates.parquet",
+    )
     labels: str | None = Field(
         None,
         min_length=1,
@@ -63,6 +67,11 @@ class ScoringJob(BatchJob):
     def spec(self) -> dict[str, Any]:
         """With the content of the labels, which decides what is listed."""
         return super().spec | ({} if self.labels is None else {"labels_digest": digest_of(self.labels)})
+
+    @property
+    def carried(self) -> list[str]:
+        """Columns of the source that the output has too."""
+        return list(dict.fromkeys([*self.keep, *self.unique]))
 
     @property
     def listed(self) -> int | None:
@@ -91,7 +100,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
         ]
     source = open_source(job.source)
     modality = "tabular" if found is None else modality_of(found)
-    output = output_schema(source.reader, job.keep, names or ["score"], modality)
+    output = output_schema(source.reader, job.carried, names or ["score"], modality)
     known = None
     if isinstance(found, Header):
         artifact.check_schema(found, source.schema)
@@ -109,7 +118,7 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     header = artifact.verify(model.directory)
     names = score_names(job, header.kind, header.modality)
     source = open_source(job.source)
-    output = output_schema(source.reader, job.keep, names, header.modality)
+    output = output_schema(source.reader, job.carried, names, header.modality)
     artifact.check_schema(header, source.schema)
     source.require_rows()
     check_labels(job)
@@ -128,7 +137,7 @@ def scoring_batch(
     lake: LakeFacts | None = None,
 ) -> Batch:
     """The rows of a plan, scored into the sink of the job."""
-    question = Question(names[0], job.fdr, job.listed, output)
+    question = Question(names[0], job.fdr, job.listed, output, unique=tuple(job.unique))
     return Batch(
         verb="score",
         job=job,
@@ -138,7 +147,7 @@ def scoring_batch(
         producer=producer,
         output=output,
         synthetic=False,
-        options={"scores": names, "fdr": job.fdr, "top_k": job.listed, "keep": job.keep},
+        options={"scores": names, "fdr": job.fdr, "top_k": job.listed, "keep": job.carried},
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: (

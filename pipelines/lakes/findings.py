@@ -18,6 +18,7 @@ from pipelines.pages import report
 from pipelines.pages.report import Findings
 from pipelines.scoring.anomalies import FILE as ANOMALIES
 from pipelines.scoring.anomalies import Question, list_anomalies
+from pipelines.scoring.duplicates import list_duplicates
 from pipelines.stores import storage
 
 PARTITIONS = "_partitions.json"
@@ -49,6 +50,8 @@ def find(
     judged = partitions(totals, artifact.load_profile(model), withhold=lake is not None)
     withheld = frozenset(name for name, one in judged.items() if one.withheld)
     summary, flagged = list_anomalies(sink, provenance, replace(asked, withheld=withheld))
+    if asked.unique:
+        summary |= list_duplicates(sink, asked.unique, provenance)
     parts = with_flagged(judged, flagged)
     summary |= drift_facts(parts) | {"report": report.FILE}
     with storage.explained(sink.uri):

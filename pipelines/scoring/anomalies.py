@@ -55,6 +55,7 @@ class Question:
     schema: pa.Schema
     withheld: frozenset[str] = frozenset()  # partitions that moved as a whole: none of their rows is listed
     feedback: Feedback = field(default_factory=Feedback)
+    unique: tuple[str, ...] = ()  # columns whose values together no two rows should share
 
 
 def list_anomalies(
@@ -102,7 +103,7 @@ def _flagged(sink: Sink, files: list[str], asked: Question, threshold: float | N
         return found
     columns = [asked.score, P_VALUE, *((FILE_COLUMN, ROW_COLUMN) if asked.feedback.rejected else ())]
     for number, file in enumerate(files):
-        for first, batch in _batches(sink, file, columns):
+        for first, batch in batches_of(sink, file, columns):
             found = _more(found, batch, number, first, threshold, asked.feedback)
             if asked.top_k is not None and len(found.score) > TRIM * asked.top_k:
                 found = found.ranked().take(slice(asked.top_k))
@@ -127,7 +128,9 @@ def _more(
     return Keys(*(np.concatenate(pair) for pair in zip(found, new, strict=True)))
 
 
-def _batches(sink: Sink, file: str, columns: list[str] | None = None) -> Iterator[tuple[int, pa.RecordBatch]]:
+def batches_of(
+    sink: Sink, file: str, columns: list[str] | None = None
+) -> Iterator[tuple[int, pa.RecordBatch]]:
     """Batches of a data file, each with the number of its first row."""
     first = 0
     with sink.filesystem.open_input_file(sink.path(file)) as stream, pq.ParquetFile(stream) as parquet:
@@ -153,7 +156,7 @@ def _gather(sink: Sink, files: list[str], keys: Keys, schema: pa.Schema) -> pa.T
         of_file = np.flatnonzero(keys.record == number)
         of_file = of_file[np.argsort(keys.row[of_file])]
         rows = keys.row[of_file]
-        for first, batch in _batches(sink, files[number]):
+        for first, batch in batches_of(sink, files[number]):
             low, high = np.searchsorted(rows, (first, first + batch.num_rows))
             parts.append(batch.take(pa.array(rows[low:high] - first)))
             places.append(of_file[low:high])

@@ -191,9 +191,7 @@ def test_what_cannot_work_is_refused_by_check_and_by_run_and_nothing_is_written(
     assert sorted(Path().rglob("*")) == before
 
 
-def test_without_names_the_default_of_the_model_is_given(
-    spec: dict[str, Any], lake: pa.Table
-) -> None:
+def test_without_names_the_default_of_the_model_is_given(spec: dict[str, Any], lake: pa.Table) -> None:
     result = run({**spec, "scores": None}, fdr=0.5, keep=["id"])
     names = list(load(Path(spec["model"])).score_names)[:1]
     assert output().schema.names == ["id", "source_file", "source_row", *names, "p_value", "why"]
@@ -203,6 +201,37 @@ def test_without_names_the_default_of_the_model_is_given(
     assert len(strange) == 10 and {row["why"][0]["column"] for row in strange} == {"delay"}
     for row in strange:  # columns that are shown add up to no more than the score
         assert sum(reason["nats"] for reason in row["why"]) <= row[names[0]] + 1e-6
+
+
+def test_rows_that_share_a_key_are_listed_over_all_shards(
+    spec: dict[str, Any], lake: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipelines.scoring.duplicates.ROWS", 70)  # several passes over 208 rows
+    again = lake.slice(3, 8)
+    ids = pa.array([3, 4, 4, None, None, 900, 901, 902], pa.int64())
+    again = again.set_column(again.column_names.index("id"), "id", ids)
+    Path("lake/part=3").mkdir()
+    pq.write_table(again, "lake/part=3/x.parquet")
+    result = run(spec, unique=["id", "part"], out="by_two")
+    assert result["duplicated_rows"] == 2 and "id" in output("by_two").column_names
+    result = run(spec, unique=["id"])
+    found = (
+        pq.read_table("out/_duplicates.parquet")
+        .select(["id", "source_file", "source_row", "copies"])
+        .to_pylist()
+    )
+    third = "part=3/x.parquet"
+    assert result["duplicated_rows"] == 5 and [tuple(row.values()) for row in found] == [
+        (3, "part=1/x.parquet", 3, 2), (3, third, 0, 2),
+        (4, "part=1/x.parquet", 4, 3), (4, third, 1, 3), (4, third, 2, 3),
+    ]  # fmt: skip
+
+
+def test_a_key_that_no_row_shares(spec: dict[str, Any], lake: pa.Table) -> None:
+    assert run(spec, unique=["id"])["duplicated_rows"] == 0
+    assert pq.read_table("out/_duplicates.parquet").num_rows == 0
+    with pytest.raises(InvalidInput, match="idd"):
+        score.check(job(spec, out="other", unique=["idd"]), Context())
 
 
 def test_check_says_what_will_happen(spec: dict[str, Any]) -> None:
