@@ -26,6 +26,9 @@ from genai_core.watermark import KeyedGenerator, Watermark
 from genai_core.watermark import check as check_watermark
 
 
+ENOUGH = 0.5  # effort from which on small tables are worth several fits
+
+
 @dataclass
 class Scored:
     """Scores of a table, higher = more anomalous.
@@ -273,7 +276,7 @@ class FittedModel:
             if not hasattr(module, "fit"):
                 continue
             generator = torch.Generator().manual_seed(seed_of(seed, "score", name))
-            foldable = hasattr(module, "fit_by_folds") and module.can_fold(self.model)
+            foldable = hasattr(module, "fit_by_folds") and effort >= ENOUGH and module.can_fold(self.model)
             folds = folds_of(len(sample) + len(held_out), generator) if foldable else None
             if folds is None:
                 self._fit_score(name, sample, held_out, generator, effort)
