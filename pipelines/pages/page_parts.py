@@ -20,7 +20,8 @@ svg { width: 100%; height: auto } svg text { font-size: 11px; fill: currentColor
 .held { fill: var(--line) } .rows { fill: var(--good) } .odd, .flag { fill: var(--bad) }
 .cut { stroke: var(--bad); stroke-dasharray: 4 3 } .tag { color: var(--bad); font-weight: 600 }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .1rem 1rem } dd { margin: 0; overflow-wrap: anywhere }
-ul { margin: 0; padding-left: 1.1rem } .note { opacity: .75 }
+ul { margin: 0; padding-left: 1.1rem } .note { opacity: .75 } h1, li { overflow-wrap: anywhere }
+section { overflow-x: auto }
 """
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
 
