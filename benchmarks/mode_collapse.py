@@ -42,9 +42,9 @@ TOYS = {
 }
 TOY_RIVALS: dict[str, tuple[str, dict[str, Any]]] = {
     "gan": ("gan", {}),
-    "gan, pac 1": ("gan", {"pac": 1}),
-    "gan, pac 4": ("gan", {"pac": 4}),
-    "wgan-gp": ("gan", {"loss": "wasserstein", "gamma": 10.0, "pac": 1}),
+    "gan_pac_1": ("gan", {"pac": 1}),
+    "gan_pac_4": ("gan", {"pac": 4}),
+    "wgan_gp": ("gan", {"loss": "wasserstein", "gamma": 10.0, "pac": 1}),
     "vae": ("vae", {}),
     "autoregressive": ("autoregressive", {}),
 }
@@ -69,7 +69,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("what", choices=("toys", "stacked"))
     parser.add_argument("--data", type=Path, help="folder with mnist.npz")
-    parser.add_argument("--rivals", help="some of them, with commas between")
+    parser.add_argument("--rivals", help="some of them, with commas between: the toys' file keeps the others")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--cpu-seconds", type=float, default=3000, help="of a stacked fit")
     parser.add_argument("--keep", type=Path, help="folder for checkpoints of stacked fits and the classifier")
@@ -77,8 +77,11 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     if args.what == "toys":
-        names = args.rivals.split(";") if args.rivals else list(TOY_RIVALS)
-        record.save("mode_collapse_toys", toys(names, args.seed), "mode_collapse", rows=TOY_ROWS, sigma=SIGMA)
+        names = args.rivals.split(",") if args.rivals else list(TOY_RIVALS)
+        path = record.RESULTS / "mode_collapse_toys.json"
+        earlier = json.loads(path.read_text())["figures"] if args.rivals and path.exists() else {}
+        found = {toy: earlier.get(toy, {}) | one for toy, one in toys(names, args.seed).items()}
+        record.save("mode_collapse_toys", found, "mode_collapse", rows=TOY_ROWS, sigma=SIGMA)
         return
     args.keep.mkdir(parents=True, exist_ok=True)
     for name in (args.rivals or "gan").split(","):

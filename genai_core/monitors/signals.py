@@ -30,7 +30,7 @@ LIMITS: dict[str, Limit] = {
     "rising": Limit(2.0, 3.0, meaning="validations in a row with a worse held-out likelihood"),
     "posterior_collapse": Limit(0.5, 0.95, meaning="share of latent dimensions that carry < .01 nats"),
     "saturation": Limit(
-        0.95, 0.99, meaning="sign of the discriminator on pairs of a training and a made record"
+        0.99, 0.999, meaning="sign of the discriminator on pairs of a training and a made record"
     ),
     "discriminator_overfit": Limit(0.5, 0.8, meaning="(D train - D held out) / (D train - D made)"),
     "coverage": Limit(
