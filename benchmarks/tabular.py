@@ -106,6 +106,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
     parser.add_argument("--model", type=json.loads, default={}, help="settings of our model, JSON")
     parser.add_argument("--fit", type=json.loads, default={}, help="settings of our training loop, JSON")
+    parser.add_argument("--peer-models", nargs="+", default=list(PEERS), choices=PEERS)
     parser.add_argument("--peer-seconds", type=float, default=600, help="CPU limit of a peer's training")
     parser.add_argument("--kept", type=Path)
     parser.add_argument(
@@ -120,7 +121,7 @@ def main() -> None:
     options = arguments()
     kept = Kept(options.kept)
     todo = [(model, seed) for model in options.models for seed in options.seeds]
-    todo += [(peer, options.seeds[0]) for peer in PEERS if options.peers]
+    todo += [(peer, options.seeds[0]) for peer in options.peer_models if options.peers]
     for table in options.tables:
         data = TABLES[table](options.data)
         for model, seed in todo:

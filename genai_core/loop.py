@@ -125,7 +125,7 @@ class Fit:
         self.faster = factor if s.scale_with_workers == "linear" else math.sqrt(factor)
         self.share = self.batch // world + (self.replicas.rank < self.batch % world)
         self.steps_per_epoch = max(rows // self.batch, 1)
-        self.total_steps = self.steps_per_epoch * s.max_epochs
+        self.total_steps = self.steps_per_epoch * (s.max_epochs or self.model.epochs(self.steps_per_epoch))
         least, smallest = self.model.smallest_batch, self.batch // world // s.accumulate
         if smallest < least:
             raise InvalidInput(

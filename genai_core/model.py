@@ -50,6 +50,10 @@ class Model(nn.Module, ABC):
     def forward(self, x: Tensor, phase: str) -> Tensor:
         """The loss of a batch, a scalar (nats per record where the family has a likelihood)."""
 
+    def epochs(self, steps: int) -> int:
+        """How often the training data are gone through, unless the job says: of so many steps each."""
+        return 24
+
     def parameters_of(self, phase: str) -> list[dict]:
         """Optimiser groups that `phase` trains; a group may set its own weight_decay."""
         return [{"params": list(self.parameters())}]

@@ -31,6 +31,9 @@ class Autoregressive(Model, Samples, LogProb):
     def forward(self, x: Tensor, phase: str) -> Tensor:
         return -self.network(x).sum() / len(x)
 
+    def epochs(self, steps: int) -> int:
+        return self.network.epochs(steps)
+
     def parameters_of(self, phase: str) -> list[dict]:
         return self.network.groups()
 

@@ -35,6 +35,10 @@ class CausalNetwork(nn.Module, ABC):
     def initialise(self, x: Tensor) -> None:
         """Set what a sample of the training data says before the first step."""
 
+    def epochs(self, steps: int) -> int:
+        """See `Model.epochs`."""
+        return 24
+
     def groups(self) -> list[dict]:
         """Optimiser groups."""
         return [{"params": list(self.parameters())}]
