@@ -16,6 +16,7 @@ from genai_core import catalog
 from genai_core.codec import Codec
 from genai_core.errors import InvalidInput, nearest
 from genai_core.fitted import FittedModel
+from genai_core.growth import carry_over, extended, parent_facts
 from genai_core.hyperparameters import FitSettings, ModalitySettings
 from genai_core.loop import Fit, Progress, held_out, seed_of, spread
 from genai_core.model import Model
@@ -39,6 +40,7 @@ def fit(
     threads: int = 1,
     on_step: Callable[[int, float], None] | None = None,
     score_effort: float | None = None,
+    start: FittedModel | None = None,
     **settings: Any,
 ) -> FittedModel:
     """Learn a table: pyarrow Table, pandas DataFrame, or numpy matrix (rows, columns).
@@ -50,6 +52,7 @@ def fit(
     threads   of torch; the result depends on it in the last digits
     score_effort  share of their training that scores with networks of their own get; default: by how long the model's
               own took
+    start     a fitted model of tables to go on from: its kind and settings are kept, new values of categories learnt
     settings  of the training loop, e.g. seed=7, max_seconds=60
     """
     if kind not in catalog.MODELS:
@@ -58,18 +61,25 @@ def fit(
         )
     table = as_table(data)
     how = FitSettings(**settings)
-    reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind, how.seed)
-    codec = catalog.codec_class(reading.kind).fit(
-        table.to_batches(max_chunksize=65536), table.schema, reading
-    )
+    if start is not None:
+        if model or modality or exclude:
+            raise InvalidInput("start: the settings are those of that model; leave model, modality and exclude out")
+        kind = start.kind
+        codec: Codec = extended(start.codec, table.to_batches(max_chunksize=65536), table.schema)
+    else:
+        reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind, how.seed)
+        codec = catalog.codec_class(reading.kind).fit(
+            table.to_batches(max_chunksize=65536), table.schema, reading
+        )
     records = codec.encode(table)
     records = records.rows(records.readable())
     out = split(np.arange(len(records)), how)
-    network = new_model(kind, codec, model or {}, how.seed)
+    network = new_model(kind, codec, model or {}, how.seed, start)
     source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
     with use_threads(threads):
         progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
-        facts = {"data": source, "fit": how.model_dump()}
+        facts: dict[str, Any] = {"data": source, "fit": how.model_dump()}
+        facts |= {} if start is None else {"parent": parent_facts(start.provenance, start.digest)}
         return finish(
             kind,
             codec,
@@ -128,10 +138,16 @@ def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> n
     return out
 
 
-def new_model(kind: str, codec: Codec, settings: dict[str, Any] | Any, seed: int) -> Model:
-    """A network with its first weights drawn from the seed."""
+def new_model(
+    kind: str, codec: Codec, settings: dict[str, Any] | Any, seed: int, start: FittedModel | None = None
+) -> Model:
+    """A network with its first weights drawn from the seed; with the settings and the weights of `start`, if given."""
     torch.manual_seed(seed_of(seed, "weights"))
-    return catalog.build_model(kind, codec.space, settings)
+    if start is None:
+        return catalog.build_model(kind, codec.space, settings)
+    network = catalog.build_model(kind, codec.space, start.model.settings)
+    carry_over(network, start.model)
+    return network
 
 
 def finish(
