@@ -20,10 +20,10 @@ class Autoregressive(Settings):
 
     kind: Literal["autoregressive"] = "autoregressive"
     context: int = Field(
-        128, ge=8, le=4096, description="tables: width of the sum that carries the visible tokens"
+        96, ge=8, le=4096, description="tables: width of the sum that carries the visible tokens"
     )
     hidden: int | None = Field(
-        None, ge=8, le=4096, description="width of the layers; default: 64 for tables, else by the space"
+        None, ge=8, le=4096, description="width of the layers; default: 48 for tables, else by the space"
     )
     embedding: int = Field(16, ge=2, le=512, description="tables: width of a token's embedding")
     layers: int | None = Field(
@@ -128,7 +128,9 @@ class FitSettings(Settings):
     max_seconds: float | None = Field(
         None, gt=0, description="wall-clock limit; the schedule is fitted into it"
     )
-    max_epochs: int = Field(24, ge=1, le=100_000)
+    max_epochs: int | None = Field(
+        None, ge=1, le=100_000, description="default: the family's; 24, of autoregressive models of tables 12"
+    )
     batch_size: int | None = Field(
         None,
         ge=2,
