@@ -323,9 +323,10 @@ def explain(path: str, rows: tuple[str, ...], as_json: bool, debug: bool) -> Non
 @genai.command()
 @click.argument("path", type=click.Path())
 @click.option("--verify", is_flag=True, help="Compare every byte of an output with its manifest.")
+@click.option("--row", metavar="LINEAGE", help="Of one row of an output: its value in the column _lineage.")
 @click.option("--json", "as_json", is_flag=True, help="As one JSON object.")
 @click.option("--debug", is_flag=True, envvar="GENAI_DEBUG", help="Show the traceback of an error.")
-def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:
+def lineage(path: str, verify: bool, row: str | None, as_json: bool, debug: bool) -> None:
     """Where an output came from, back to its training data.
 
     PATH is an output directory, one of its Parquet files, or a model's directory.
@@ -336,11 +337,19 @@ def lineage(path: str, verify: bool, as_json: bool, debug: bool) -> None:
     from pipelines.tracked.lineage import render
 
     del debug  # `main` reads it: it shows the tracebacks of commands that are no job
-    tree = tree_of(path, verify)
+    if row is None:
+        tree = tree_of(path, verify)
+    else:
+        from pipelines.provenance.row_origin import in_output
+
+        file, values = in_output(path, row)
+        tree = tree_of(file) | {"row": {name: str(value) for name, value in values.items()}}
     if as_json:
         write_line(tree, sys.stdout)
     else:
         click.echo(printable(render(tree), keep="\n"))
+        for name, value in tree.get("row", {}).items():
+            click.echo(printable(f"  {name}: {value}"))
 
 
 @genai.command()

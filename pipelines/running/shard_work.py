@@ -88,7 +88,8 @@ class ShardWorker:
             table = lineage_column.add(table, self.work.lineage_of, shard)
         try:
             own = shard.payload.get("footer", {})  # what is true of this shard's file alone
-            return self.sink.write_shard(shard, table, {**self.work.footer, **own}, extra)
+            footer = None if self.work.footer is None else {**self.work.footer, **own}
+            return self.sink.write_shard(shard, table, footer, extra)
         except Unavailable as error:
             raise _NotWritten(str(error)) from error
 

@@ -21,6 +21,7 @@ from pipelines.lakes.lake_log import SCORED, LakeLog
 from pipelines.outputs import footer as footers
 from pipelines.outputs.sink import DATA, MANIFEST, Sink
 from pipelines.outputs.sink_files import hash_fits, required
+from pipelines.provenance.row_origin import jobs_in
 from pipelines.stores import storage
 from pipelines.tracked.lineage_text import render
 from pipelines.tracked.model_uri import locate, registry_of
@@ -168,12 +169,23 @@ def _of_file(path: str) -> Tree:
             f"{storage.mask(path)} is no Parquet file, or damaged: {_first_line(error)}"
         ) from error
     if footer is None or "job_id" not in footer:
+        if named := jobs_in(path):
+            return _of_strange_rows(path, named)
         raise InvalidInput(
             f"{storage.mask(path)} carries no lineage: it was not written by a job of this project, or rewritten by "
             f"another program since. Accepted are {ACCEPTED}"
         )
     tree = {"kind": "file", "path": storage.mask(path), "state": _file_state(path, footer)}
     return _traced(tree, footer)
+
+
+def _of_strange_rows(path: str, named: Mapping[str, int]) -> Tree:
+    """A file that another program wrote, whose rows carry the column `_lineage`: what jobs made them."""
+    told = ", ".join(f"{job} ({rows:,} rows)" for job, rows in named.items())
+    state = f"not verified: another program wrote it; its rows say that they were made by {told}"
+    tree: Tree = {"kind": "rows", "path": storage.mask(path), "state": state, "jobs": dict(named)}
+    first = next(iter(named))
+    return _with_runs(tree | {"job": {"job_id": first, "verb": first.partition("-")[0], "synthetic": True}})
 
 
 def _file_state(path: str, footer: Mapping[str, Any]) -> str:
