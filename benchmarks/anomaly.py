@@ -3,7 +3,8 @@
     python -m benchmarks.anomaly --data DIR [--rows 10000] [--seeds 0 1 2] [--tables 2 6 14] [--parts ...]
 
 DIR holds ADBench's tables (.npz, arrays X and y). One thread. Peers are rerun beside: kNN is the mean distance to five
-neighbours after standardisation, IForest scikit-learn's default. Settings were chosen on seed 0 at 3,000 rows.
+neighbours after standardisation, IForest scikit-learn's default. Settings were chosen on seed 0, 3,000 rows. Beside the
+share of anomalies found at a nominal 10 % of false discoveries stands the most that any cut of the same score finds.
 """
 
 from __future__ import annotations
@@ -72,6 +73,14 @@ def discoveries(odd: np.ndarray, p_values: np.ndarray) -> dict[str, float]:
     return {"false": round(false, 4), "power": round(float(flagged[odd == 1].mean()), 4)}
 
 
+def attainable(odd: np.ndarray, score: np.ndarray) -> float:
+    """Share of the anomalies that a cut finds that knows the labels, with at most LEVEL of the flagged rows false."""
+    ranked = odd[np.argsort(-score, kind="stable")]
+    found = np.cumsum(ranked)
+    fine = np.flatnonzero(found >= (1 - LEVEL) * np.arange(1, len(odd) + 1))
+    return round(float(found[fine[-1]] / odd.sum()), 4) if len(fine) else 0.0
+
+
 def protocol(kind: str, name: str, seed: int, options: argparse.Namespace) -> dict[str, Any]:
     """Detector -> AUROC and AP of one table; of the semi-supervised protocol the discoveries too."""
     part = split(*load(options.data, name, options.rows, seed), kind, seed)
@@ -82,6 +91,7 @@ def protocol(kind: str, name: str, seed: int, options: argparse.Namespace) -> di
     row: dict[str, Any] = {each: judged(part.odd, value) for each, value in scores.items()}
     if kind == "semi":
         row["at_10_percent"] = discoveries(part.odd, p)
+        row["at_10_percent"]["attainable"] = attainable(part.odd, scores["ensemble"])
     return row | {"cpu_seconds": round(seconds, 1)}
 
 
@@ -123,9 +133,11 @@ def _means(found: dict[str, Any]) -> dict[str, Any]:
     }
     if "at_10_percent" in rows[0]:
         false, power = (np.array([row["at_10_percent"][key] for row in rows]) for key in ("false", "power"))
+        best = [row["at_10_percent"]["attainable"] for row in rows]
         means["at_10_percent"] = {
             "false": round(float(false.mean()), 4),
             "power": round(float(power.mean()), 4),
+            "attainable_power": round(float(np.mean(best)), 4),
             "most_false": round(float(false.max()), 4),
             "splits_above_20_percent": int((false > 0.2).sum()),
         }
