@@ -34,7 +34,7 @@ DRAWN, UNKNOWN = -1, -2  # in place of tokens that are given
 class AnyOrderNetwork(CausalNetwork):
     """log p(token | the tokens before it) for every position, in any order of the fields."""
 
-    learning_rate = 6e-3
+    learning_rate = 8e-3
     weight_decay = 0.05
 
     def __init__(self, space: Tokens, settings: Any) -> None:
