@@ -59,7 +59,7 @@ class AnomalyDetector(OutlierMixin, BaseEstimator):
         table = _readable(X, MIN_ROWS)
         self.n_features_in_ = table.num_columns
         learnt = table.take(self._core(table)) if self.reference == "contaminated" else table
-        how = settings_to_score(learnt, self.score, self.seed, self.max_seconds, self.held_out)
+        how = settings_to_score(self.kind, learnt, self.score, self.seed, self.max_seconds, self.held_out)
         self.model_ = fit(learnt, self.kind, **how)
         self.score_name_ = self.score or self.model_.score_names[0]
         self.model_.check_scores([self.score_name_])

@@ -63,7 +63,9 @@ def fit(
     how = FitSettings(**settings)
     if start is not None:
         if model or modality or exclude:
-            raise InvalidInput("start: the settings are those of that model; leave model, modality and exclude out")
+            raise InvalidInput(
+                "start: the settings are those of that model; leave model, modality and exclude out"
+            )
         kind = start.kind
         codec: Codec = extended(start.codec, table.to_batches(max_chunksize=65536), table.schema)
     else:
@@ -94,16 +96,22 @@ def fit(
 
 
 def settings_to_score(
-    table: pa.Table, score: str | None, seed: int, max_seconds: float | None, held_out: int = HELD_OUT
+    kind: str,
+    table: pa.Table,
+    score: str | None,
+    seed: int,
+    max_seconds: float | None,
+    held_out: int = HELD_OUT,
 ) -> dict[str, Any]:
-    """Settings of `fit` for a table that is learnt for one score alone.
+    """Settings of `fit` for a table that is learnt for one score of a family alone.
 
     score     None: the default of tables, which is one of OF_ANY_TABLE for every family
     held_out  rows that p-values compare with, as far as they lie between a tenth and a quarter of all
     """
     share = float(np.clip(held_out / max(table.num_rows, 1), LEAST_HELD_OUT, MOST_HELD_OUT))
     found: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "validation_fraction": share}
-    if score in (None, "ensemble") and _many_valued(table):
+    exact = catalog.FAMILIES[kind].bound == "exact"
+    if score in (None, "ensemble") and exact and _many_valued(table):
         found["score_effort"] = 1.0
     elif (
         score is None or score in catalog.OF_ANY_TABLE

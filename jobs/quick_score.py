@@ -183,7 +183,7 @@ def _fit_once(train: pa.Table, request: Request, tell: Callable[[str], None]) ->
     from genai_core.train import fit, settings_to_score
 
     started = time.monotonic()
-    how = settings_to_score(train, _score(request), request.seed, request.max_seconds)
+    how = settings_to_score(request.model, train, _score(request), request.seed, request.max_seconds)
     fitted = fit(train, request.model, **how)
     tell(f"fitted on {train.num_rows:,} rows in {clock(time.monotonic() - started)}")
     size = fitted.calibration_size(_score(request))

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 import genai_core as genai
-from genai_core.catalog import OF_ANY_TABLE
-from genai_core.scores.ensemble import calibrate, tail_nats
+from genai_core.catalog import OF_ANY_TABLE, build_model
+from genai_core.modalities.tabular import TabularCodec
+from genai_core.scores.ensemble import by_likelihood, calibrate, tail_nats
+from genai_core.train import settings_to_score
 
 ROWS = 1200
 
@@ -77,6 +79,39 @@ def test_p_values_of_normal_rows_are_uniform_enough(model: genai.FittedModel) ->
     p = model.p_values("ensemble", model.score(table(2000, 7)).totals["ensemble"])
     assert (p <= 0.1).mean() < 0.16 and (p <= 0.5).mean() < 0.6
     assert p.min() == 1 / (model.calibration_size("ensemble") + 1), "the floor"
+
+
+def test_all_rows_of_a_small_table_calibrate(model: genai.FittedModel) -> None:
+    assert model.calibration_size("ensemble") == model.calibration_size("memory") == ROWS
+    assert model.calibration_size("negative_log_likelihood") < ROWS / 2, (
+        "the model itself has seen the others"
+    )
+
+
+def coded(rows: int, seed: int, codes: int) -> pa.Table:
+    """A number that says nothing more than the code does, among many codes."""
+    code = np.random.default_rng(seed).integers(0, codes, rows)
+    return pa.table({"code": [f"c{c}" for c in code], "value": code * 37 % 101})
+
+
+@pytest.mark.parametrize("kind", ["autoregressive", "vae"])
+def test_the_likelihood_is_a_member_by_the_rule(kind: str) -> None:
+    many, few = coded(2000, 0, 60), coded(2000, 0, 30)
+    models = [build_model(kind, TabularCodec.fit(t.to_batches(), t.schema).space, {}) for t in (many, few)]
+    assert [by_likelihood(model) for model in models] == [kind == "autoregressive", False]
+    settings = [settings_to_score(kind, t, None, 0, None) for t in (many, few)]
+    assert ["max_epochs" in how for how in settings] == [kind == "vae", True], (
+        "a model that is asked is trained in full"
+    )
+
+
+def test_a_value_of_another_code_is_noticed_by_the_likelihood() -> None:
+    model = genai.fit(coded(3000, 0, 60), max_epochs=8, score_effort=0.1)
+    odd = coded(200, 1, 60)
+    odd = odd.set_column(1, "value", odd["value"].take(np.roll(np.arange(200), 1)))
+    changed = odd["value"].to_numpy() != coded(200, 1, 60)["value"].to_numpy()
+    p = model.p_values("ensemble", model.score(odd).totals["ensemble"])
+    assert (p[changed] <= 0.05).mean() > 0.8 and (p[~changed] <= 0.05).mean() < 0.5
 
 
 def test_tails_are_ranks_inside_and_go_on_beyond() -> None:
