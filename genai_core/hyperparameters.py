@@ -15,7 +15,19 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
-class Autoregressive(Settings):
+class Family(Settings):
+    """What a model of any family may be told."""
+
+    start: str | None = Field(
+        None,
+        alias="from",
+        min_length=1,
+        exclude=True,  # no property of the network: a job's identity has the parent's digest
+        description="tables: fitted model to go on from, such as models:/flights@latest; its settings are kept",
+    )
+
+
+class Autoregressive(Family):
     """Exact likelihood, samples, conditions: of tables in any order of columns, of pictures in raster order."""
 
     kind: Literal["autoregressive"] = "autoregressive"
@@ -38,12 +50,14 @@ class Autoregressive(Settings):
     )
 
 
-class Vae(Settings):
+class Vae(Family):
     """Variational autoencoder: samples, reconstructs, a lower bound of the likelihood."""
 
     kind: Literal["vae"] = "vae"
     latent: int = Field(32, ge=1, le=4096, description="dimensions of the latent")
-    hidden: int = Field(256, ge=8, le=8192)
+    hidden: int | None = Field(
+        None, ge=8, le=8192, description="width of the layers; default: 96 for tables, else 256"
+    )
     embedding: int = Field(16, ge=2, le=512)
     channels: int = Field(32, ge=4, le=1024, description="pictures: channels of the first convolution")
     free_bits: float = Field(0.05, ge=0, le=10, description="nats per latent dimension that cost nothing")
@@ -67,7 +81,7 @@ KerasNetwork = Annotated[
 ]
 
 
-class Gan(Settings):
+class Gan(Family):
     """Generative adversarial network: samples, discriminates; an implicit model without likelihood."""
 
     kind: Literal["gan"] = "gan"
@@ -95,7 +109,7 @@ class Gan(Settings):
     discriminator: KerasNetwork = None
 
 
-class Dcgan(Settings):
+class Dcgan(Family):
     """Deep convolutional GAN as published (Radford et al. 2016), for pictures: samples, discriminates."""
 
     kind: Literal["dcgan"] = "dcgan"
@@ -105,7 +119,7 @@ class Dcgan(Settings):
     discriminator: KerasNetwork = None
 
 
-class Cyclegan(Settings):
+class Cyclegan(Family):
     """CycleGAN (Zhu et al. 2017): translates between two unpaired domains, which are the two values of the label."""
 
     kind: Literal["cyclegan"] = "cyclegan"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from genai_core import catalog
+from genai_core import artifact, catalog
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from genai_core.hyperparameters import (
@@ -31,6 +31,7 @@ from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.sources import SourceSettings, open_source
 from pipelines.stores import storage, whole_directories
+from pipelines.training import continuing
 from pipelines.training.fitting import Fitting
 
 if TYPE_CHECKING:
@@ -58,6 +59,15 @@ class TrainJob(Settings):
         min_length=1,
         description="where an interrupted fit resumes from; shared storage on a cluster",
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _kind_of_the_default(cls, given: Any) -> Any:
+        """`model: {from: ...}` alone goes on from an autoregressive model, the default."""
+        model = given.get("model") if isinstance(given, dict) else None
+        if not isinstance(model, dict) or "from" not in model or "kind" in model:
+            return given
+        return {**given, "model": {"kind": "autoregressive", **model}}
 
     @model_validator(mode="after")
     def _kept_somewhere(self) -> TrainJob:
@@ -100,20 +110,25 @@ def check(job: TrainJob, context: Context) -> list[str]:
     said = rights.check(job.rights, job.modality.kind)
     source = open_source(job.source)
     scores = catalog.scores_of(job.model.kind, job.modality.kind)
-    schema = _learnt_columns(job, source)
+    parent = (
+        None if (waits := continuing.promised(job, context)) else continuing.parent_of(job, source.schema)
+    )
+    schema = _learnt_columns(job, source) if parent is None else parent.header.schema
     source.require_rows()
     if source.rows < MIN_ROWS:
         raise InvalidData(
             f"{job.source.path} holds {source.rows} row(s); at least {MIN_ROWS} are needed to learn from"
         )
     check_reachable(job.track)
-    _check_sink(job, _id(job, source))
+    if not waits:
+        _check_sink(job, _id(job, source, parent))
     check_compute(job.compute)
     family = catalog.FAMILIES[job.model.kind]
     return [
         f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
         f"columns to learn: {len(schema)}",
-        *_identifiers(job, source, schema),
+        *([] if job.model.start else _identifiers(job, source, schema)),
+        *([f"goes on from {job.model.start}"] if job.model.start else []),
         f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(scores)}",
         f"training runs {_place(job.compute)}",
         *said,
@@ -143,8 +158,11 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
         context.log(f"{job.name}: {fact}")
     source = open_source(job.source)
     catalog.scores_of(job.model.kind, job.modality.kind)
-    _learnt_columns(job, source)
-    this = _id(job, source)
+    parent = continuing.parent_of(job, source.schema)
+    job = continuing.with_settings_of(job, parent)
+    if parent is None:
+        _learnt_columns(job, source)
+    this = _id(job, source, parent)
     _check_sink(job, this)
     if earlier := finished_run(job.track, job.name, this):
         context.log(f"{job.name}: the same job is done already: {earlier['model']}")
@@ -166,7 +184,7 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
             ) as tracked,
             tempfile.TemporaryDirectory(prefix="genai-") as scratch,
         ):
-            fitted = _fit(job, source, this, tracked, Path(scratch), context)
+            fitted = _fit(job, source, this, parent, tracked, Path(scratch), context)
             result = _keep(job, fitted, tracked, Path(scratch), source)
         _forget(job, this, context)
     facts = fitted.provenance["training"]
@@ -197,13 +215,16 @@ def _learnt_columns(job: TrainJob, source: Source) -> pa.Schema:
     return catalog.codec_class(job.modality.kind).learnt_columns(source.schema, job.modality)
 
 
-def _id(job: TrainJob, source: Source) -> str:
-    return job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint()})
+def _id(job: TrainJob, source: Source, parent: continuing.Parent | None = None) -> str:
+    own = {} if parent is None else {"parent": parent.header.digest}
+    job = continuing.with_settings_of(job, parent)
+    return job_id("train", {"job": job.identity, "data": source.digest, "code": code_fingerprint(), **own})
 
 
 def id_of(job: TrainJob) -> str:
     """The id under which the job is tracked and resumed. Reads the source's heads; raises as they do."""
-    return _id(job, open_source(job.source))
+    source = open_source(job.source)
+    return _id(job, source, continuing.parent_of(job, source.schema))
 
 
 def _place(compute: ComputeSettings) -> str:
@@ -225,9 +246,15 @@ def in_process(compute: ComputeSettings) -> bool:
 
 
 def _fit(
-    job: TrainJob, source: Source, this: str, tracked: Run, scratch: Path, context: Context
+    job: TrainJob,
+    source: Source,
+    this: str,
+    parent: continuing.Parent | None,
+    tracked: Run,
+    scratch: Path,
+    context: Context,
 ) -> FittedModel:
-    codec = _fit_codec(job, source, context)
+    codec = _fit_codec(job, source, context, parent)
     for note in codec.notes:
         context.log(f"{job.name}: {note}")
     provenance = {
@@ -242,8 +269,10 @@ def _fit(
             "notes": list(codec.notes),
         },
         "versions": versions(),
+        **({} if parent is None else {"parent": parent.facts}),
         **({"rights": masked(job.rights.stated)} if job.rights.stated else {}),
     }
+    tracked.log_model_input(None if parent is None else parent.model)
     tracked.log_dataset(
         job.name,
         storage.mask(job.source.path),
@@ -271,6 +300,7 @@ def _fit(
         context.progress,
         tell=lambda line: context.log(f"{job.name}: {line}"),
         show=lambda facts: tracked.log_artifact(training_page(job.name, facts), FILE),
+        parent=None if parent is None else parent.model.directory,
     )
     if in_process(job.compute):
         from pipelines.training.local_training import fit_here
@@ -284,15 +314,22 @@ def _fit(
     return fitted
 
 
-def _fit_codec(job: TrainJob, source: Source, context: Context) -> Codec:
+def _fit_codec(
+    job: TrainJob, source: Source, context: Context, parent: continuing.Parent | None = None
+) -> Codec:
     context.progress.start(source.rows, "rows", title="reading")
+    learnt = _learnt_columns(job, source) if parent is None else parent.header.schema
 
     def counted() -> Any:
-        for batch in source.batches(_learnt_columns(job, source).names, batch_rows=codec.rows_together):
+        for batch in source.batches(learnt.names, batch_rows=codec.rows_together):
             context.progress.advance(batch.num_rows)
             yield batch
 
     codec = catalog.codec_class(job.modality.kind)
+    if parent is not None:
+        from genai_core.growth import extended
+
+        return extended(artifact.load_codec(parent.model.directory), counted(), source.schema)
     return codec.fit(counted(), source.schema, job.modality.for_job(job.model.kind, job.fit.seed))
 
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 class Fitting:
     """`report(metrics, step)` is called at every validation; `scratch` is an empty directory, removed afterwards.
 
+    parent  directory of the model that the fit goes on from
     tell  lines for people, of what happened; show: given the progress of a fit that has ended, well or not
     """
 
@@ -32,3 +33,4 @@ class Fitting:
     progress: Progress
     tell: Callable[[str], None] = lambda line: None
     show: Callable[[Mapping[str, Any]], None] = lambda facts: None
+    parent: Path | None = None

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from genai_core import artifact
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Replicas, spread
 from genai_core.spaces import Records
@@ -53,7 +54,8 @@ def fit_here(task: Fitting) -> FittedModel:
     keep_freed_memory()
     with threads(max(int(job.compute.cpus_per_worker), 1)), denormals_flushed():
         records = encode_source(codec, task.source.reader, job.fit, task.scratch, shares(task.source, 1)[0])
-        network = new_model(job.model.kind, codec, job.model, job.fit.seed)
+        start = None if task.parent is None else artifact.load(task.parent)
+        network = new_model(job.model.kind, codec, job.model, job.fit.seed, start)
         fit = Fit(
             network,
             records.train,

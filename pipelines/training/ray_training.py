@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from genai_core import catalog
+from genai_core import artifact, catalog
 from genai_core.errors import JobFailed, Stalled, Unavailable
 from genai_core.fitted import FittedModel
 from genai_core.loop import Fit, Progress, spread
@@ -125,6 +125,7 @@ def _config(task: Fitting) -> dict[str, Any]:
         "codec": settings,
         "arrays": arrays,
         "reader": task.source.reader,  # knows the files' places: a worker's working directory is another
+        "parent": None if task.parent is None else str(task.parent.absolute()),
         "pieces": [piece for row in by_worker for piece in row if piece is not None],
     }
 
@@ -288,7 +289,8 @@ def _worker(config: dict[str, Any]) -> None:
     with tempfile.TemporaryDirectory(prefix="genai-") as scratch:
         share = config["pieces"][replicas.rank :: replicas.world]
         records = encode_source(codec, config["reader"], job.fit, Path(scratch), share)
-        network = new_model(job.model.kind, codec, job.model, job.fit.seed)
+        start = None if config["parent"] is None else artifact.load(config["parent"])
+        network = new_model(job.model.kind, codec, job.model, job.fit.seed, start)
         if job.compute.gpus_per_worker:
             import ray.train.torch
 

@@ -286,3 +286,40 @@ def test_half_precision_and_steps_in_parts_from_a_job_file() -> None:
     exact = train.run(job(sink={"path": "exact"}), Context())
     assert first["model_digest"] != exact["model_digest"]
     assert first["validation_loss"] == pytest.approx(exact["validation_loss"], rel=0.05)
+
+
+def test_a_job_goes_on_from_a_model_and_says_so() -> None:
+    first = train.run(job(fit=QUICK | {"health": "off"}), Context())
+    more = small_table(1500)
+    new = pa.array(["violet" if i % 5 == 0 else value for i, value in enumerate(more["colour"].to_pylist())])
+    pq.write_table(more.set_column(more.column_names.index("colour"), "colour", new), "more.parquet")
+    fields = {
+        "source": {"kind": "parquet", "path": "more.parquet"},
+        "model": {"from": "model"},
+        "fit": QUICK | {"health": "off"},
+        "sink": {"path": "child"},
+    }
+    assert "goes on from model" in train.check(job(**fields), Context())
+    result = train.run(job(**fields), Context())
+    model = genai.load("child")
+    assert model.provenance["parent"]["digest"] == first["model_digest"]
+    assert model.model.settings.context == SMALL_MODEL["context"]
+    assert "violet" in model.sample(400, where={"colour": "violet"})["colour"].to_pylist()
+    assert result["model_digest"] == model.digest
+
+
+def test_a_model_that_does_not_fit_is_not_gone_on_from() -> None:
+    train.run(job(fit=QUICK | {"health": "off"}), Context())
+    pq.write_table(small_table(100).drop_columns(["colour"]), "short.parquet")
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"model": {"from": "nowhere"}}, "nowhere"),
+        ({"model": {"kind": "vae", "from": "model"}}, "is a model of kind autoregressive; write model"),
+        ({"model": {"from": "model", "hidden": 9}}, r"leave model\.hidden out"),
+        ({"modality": {"kind": "tabular", "exclude": ["n"]}}, "leave modality out"),
+        ({"source": {"kind": "parquet", "path": "short.parquet"}}, "column 'colour'"),
+    ]
+    for changes, message in cases:
+        for act in (train.check, train.run):
+            with pytest.raises(InvalidInput, match=message):
+                act(job(**({"model": {"from": "model"}, "sink": {"path": "child"}} | changes)), Context())
+    assert not Path("child").exists()
