@@ -19,7 +19,7 @@ from genai_core.artifact import Header
 from genai_core.errors import InvalidData, InvalidInput, nearest
 from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import BatchJob, check_batch, describe, find_header, require
+from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, require
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, plan_scoring, shard_seed
@@ -37,7 +37,7 @@ Rows = Annotated[int, Field(ge=1, le=10**12)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class AugmentJob(BatchJob):
+class AugmentJob(SyntheticJob):
     """Add synthetic rows of rare classes to a source, and check that they help."""
 
     job: Literal["augment"] = "augment"

@@ -37,7 +37,16 @@ def open_writer(stream: Any, schema: pa.Schema, footer: Mapping[str, Any] | None
 def read(filesystem: pafs.FileSystem, path: str) -> dict[str, Any] | None:
     """The provenance in a Parquet file's footer; None when it has none of ours."""
     with filesystem.open_input_file(path) as file:
-        metadata = pq.read_metadata(file).metadata or {}
+        return _parsed(file)
+
+
+def of_bytes(data: bytes) -> dict[str, Any]:
+    """The same of a file in memory; empty when it has none."""
+    return _parsed(pa.BufferReader(data)) or {}
+
+
+def _parsed(file: Any) -> dict[str, Any] | None:
+    metadata = pq.read_metadata(file).metadata or {}
     try:
         found = json.loads(metadata.get(KEY.encode(), b"null"))
     except (ValueError, RecursionError):

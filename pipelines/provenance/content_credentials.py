@@ -21,6 +21,8 @@ MEDIA = "http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"
 ASSERTION = "io.genai-core.provenance"
 ANY = "application/octet-stream"  # what a sidecar is of: only the bytes count
 EMBEDDED = {".png": "image/png", ".wav": "audio/wav"}
+# of rows that a job has carried over as they were: no model made them
+CARRIED = "http://cv.iptc.org/newscodes/digitalsourcetype/dataDrivenMedia"
 # No pictures inside the manifest, nothing asked of any network
 OFFLINE = {"remote_manifest_fetch": False, "ocsp_fetch": False}
 TRUSTED, UNTRUSTED, INVALID = "trusted", "untrusted", "invalid"
@@ -51,9 +53,11 @@ class Signer:
         self.signer = self.c2pa.Signer.from_info(info)
         self.key = key
 
-    def sidecar(self, data: bytes, facts: Mapping[str, Any], title: str, when: str) -> bytes:
+    def sidecar(
+        self, data: bytes, facts: Mapping[str, Any], title: str, when: str, synthetic: bool = True
+    ) -> bytes:
         """The manifest of these bytes, to lie beside them."""
-        with self._builder(facts, title, when, SYNTHETIC) as builder:
+        with self._builder(facts, title, when, SYNTHETIC if synthetic else CARRIED) as builder:
             builder.set_no_embed()
             # the copy that the library writes of an unchanged file is thrown away
             return bytes(builder.sign(self.signer, ANY, io.BytesIO(data), _Nowhere()))

@@ -17,6 +17,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from pipelines.outputs import footer as footers
 from pipelines.outputs.sink import Sink, written
 from pipelines.plan import canonical_hash
 from pipelines.provenance import content_credentials
@@ -122,8 +123,11 @@ def _sign_part(
     sidecar = _standing(sink, name, shard, signer)
     if sidecar is None:
         data = storage.read_bytes(sink.filesystem, sink.path(shard["file"]))
-        facts = facts_of(shard, manifest, run["run_id"])
-        sidecar = signer.sidecar(data, facts, shard["file"].rpartition("/")[2], when)
+        synthetic = bool(
+            footers.of_bytes(data).get("synthetic", True)
+        )  # an augmented output has parts of real rows
+        facts = facts_of(shard, manifest, run["run_id"]) | {"synthetic": synthetic}
+        sidecar = signer.sidecar(data, facts, shard["file"].rpartition("/")[2], when, synthetic)
         if not storage.put_bytes(sink.filesystem, sink.path(name), sidecar, replace=False):
             # another run of the job was faster: its signature holds, unless it does not fit
             other = _standing(sink, name, shard, signer)

@@ -168,7 +168,9 @@ def _part(
         if sidecar is not None:
             origin, more = _signed(credentials.read(stream, anchors, sidecar), shard["sha256"])
             faults += more
-    synthetic = manifest["provenance"].get("synthetic")
+    # an augmented output has parts of real rows; a footer that was changed counts for nothing
+    own = {} if faults else footers.read(sink.filesystem, sink.path(shard["file"])) or {}
+    synthetic = own.get("synthetic", manifest["provenance"].get("synthetic"))
     return Verdict(name, CHANGED if faults else INTACT, origin, faults, manifest["provenance"], synthetic)
 
 

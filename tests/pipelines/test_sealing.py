@@ -15,8 +15,10 @@ from genai_core.errors import InvalidInput, OutputExists
 from pipelines import generate
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
+from pipelines.plan import Plan, Shard, job_id
 from pipelines.provenance import content_credentials, keys, sealing
 from pipelines.provenance.lineage_column import NAME, parse
+from pipelines.provenance.verification import verify
 
 OFF = {"enabled": False}
 
@@ -153,3 +155,21 @@ def test_no_secret_of_a_key_is_left_anywhere(workplace: Path, small_model: Path,
     line = (key_directory / keys.SIGNING_KEY).read_text().splitlines()[1]
     left = [path for path in Path().rglob("*") if path.is_file() and line.encode() in path.read_bytes()]
     assert left == [] and line not in "".join(said)
+
+
+def test_parts_of_real_rows_are_not_signed_as_synthetic(
+    workplace: Path, small_model: Path, key_directory: Path
+) -> None:
+    manifest = make(small_model, "out")
+    sink, shard = Sink("carried"), Shard(0, 7, 5, {"footer": {"synthetic": False}})
+    job = {"job_id": job_id("augment", {}), "verb": "augment", "parts": {}}
+    sink.prepare(job)
+    provenance = manifest["provenance"] | {"job_id": job["job_id"], "verb": "augment"}
+    sink.write_shard(shard, pq.read_table("out").slice(0, 5), provenance | {"synthetic": False})
+    written = sink.finish(Plan("augment", (shard,)), provenance)
+    sealing.seal(sink, written, keys.load(key_directory), None)
+    part = next(one for one in verify("carried", str(key_directory)) if one["file"].endswith(".parquet"))
+    assert part["ok"] and part["synthetic"] is False
+    data, sidecar = (next(Path("carried", name).glob("part-*")).read_bytes() for name in ("data", "_c2pa"))
+    found = content_credentials.read(data, keys.trust_anchors(str(key_directory)), sidecar)
+    assert found is not None and found.state == content_credentials.TRUSTED and not found.synthetic
