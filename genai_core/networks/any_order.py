@@ -215,7 +215,7 @@ class Sampler:
         given: Tensor | None = None,
     ) -> Tensor:
         """x (rows, positions); the arguments are those of `AnyOrderNetwork.sample`."""
-        x = torch.zeros(rows, len(self.space.positions), dtype=torch.long)
+        x = torch.zeros(len(self.space.positions), rows, dtype=torch.long).T  # a position's tokens lie together
         context = torch.zeros(rows, self.network.source.shape[2])
         steering = Steering(self.space, conditions, rows, generator)
         if given is not None:
@@ -249,7 +249,7 @@ class Sampler:
     @torch.no_grad()
     def log_prob(self, x: Tensor, order: Tensor) -> Tensor:
         """Nats (rows, positions) of the tokens x, each given those before it in `order`."""
-        x = x.T.contiguous().T  # a position's tokens lie together
+        x = x.T.contiguous().T
         context = self.from_value.new_zeros(len(x), self.from_value.shape[2])
         found = context.new_empty(x.shape[1], len(x))
         for i in order.tolist():
@@ -265,8 +265,8 @@ class Sampler:
         """
         net, parent = self.network, self.space.positions[i].parent
         h = F.gelu(torch.addmm(net.biases[0, i], context, net.inner[i]))
-        h = h + F.gelu(torch.addmm(net.biases[1, i], h, net.layers[0, i]))
-        h = h + F.gelu(torch.addmm(net.biases[2, i], h, net.layers[1, i]))
+        for layer in (0, 1):
+            h += F.gelu(torch.addmm(net.biases[1 + layer, i], h, net.layers[layer, i]))
         logits = torch.addmm((self.drawable_bias if drawing else self.bias)[i], h, self.weights[i])
         if i in self.added_pairs:
             logits += net.heads.pair(i)(h, x[:, parent])
