@@ -21,7 +21,7 @@ from genai_core.loop import seed_of
 from genai_core.modalities.tabular import TabularCodec
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
-from genai_core.tables.conditions import check_sampling
+from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
 from genai_core.watermark import KeyedGenerator, Watermark
 from genai_core.watermark import check as check_watermark
 
@@ -95,7 +95,7 @@ class FittedModel:
         """Raise InvalidInput unless the conditions can be met."""
         if where or prompt is not None:
             check_sampling(self.kind, self.modality, where or {}, prompt)
-            self.codec.given(where or {}, prompt)
+            conditions_of(self.codec, where or {}, prompt)
 
     def sample(
         self,
@@ -104,28 +104,31 @@ class FittedModel:
         seed: int = 0,
         where: Mapping[str, Any] | None = None,
         prompt: str | None = None,
-        temperature: float = 1.0,
-        top_p: float = 1.0,
+        temperature: float | Mapping[str, float] = 1.0,
+        top_p: float | Mapping[str, float] = 1.0,
+        balance: Mapping[str, Mapping[Any, float]] | None = None,
         first: int = 0,
         watermark: Watermark | None = None,
     ) -> pa.Table:
         """Draw `rows` records as a table of exactly `written`; the same arguments give the same table.
 
-        where   column -> value, or list of values; every row fulfils it, the rest is drawn given it
+        where   column -> value, list of values, or {min, max, not, missing}; every row fulfils it, the rest is drawn
+                given it
         prompt  what every text starts with
-        top_p   draw each entry from its most probable values only, which hold this much of the probability
+        top_p   draw each entry from its most probable values only, which hold this much of the probability; this and
+                the temperature are one number, or column -> number
+        balance  column -> {value: share of the rows}; other values share the rest in proportion
         first   number of the first row in a larger output: columns that are made go on from there
         watermark  the key by which the rows can be told from others, see genai_core.watermark
         """
         if rows < 0:
             raise InvalidInput(f"found rows = {rows}; accepted is 0 or more")
-        check_sampling(self.kind, self.modality, where or {}, prompt, temperature, top_p)
+        check_sampling(self.kind, self.modality, where or {}, prompt, temperature, top_p, balance=balance)
         self.check_samples()
         if watermark is not None:
             check_watermark(self.kind, self.modality)
-        given = self.codec.given(where or {}, prompt) if where or prompt is not None else None
-        options: dict[str, Any] = {"temperature": temperature, "top_p": top_p}
-        options = options if self.kind == "autoregressive" else {}
+        given = conditions_of(self.codec, where or {}, prompt, balance)
+        options = sharpening(self.codec, temperature, top_p) if self.kind == "autoregressive" else {}
         together = self.codec.space.batches.draw
         parts = []
         for number in range(-(-rows // together)):
@@ -141,6 +144,25 @@ class FittedModel:
             parts.append(table.slice(0, rows - number * together))
         table = pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
         return self.codec.complete(table, seed, first) if isinstance(self.codec, TabularCodec) else table
+
+    def sample_given(
+        self,
+        table: pa.Table,
+        *,
+        temperature: float | Mapping[str, float] = 1.0,
+        top_p: float | Mapping[str, float] = 1.0,
+        **options: Any,
+    ) -> pa.Table:
+        """For every row of a table the columns that it does not have: see `genai_core.completion.sample_given`."""
+        from genai_core.completion import sample_given
+
+        return sample_given(self, table, **sharpening(self.codec, temperature, top_p), **options)
+
+    def impute(self, table: pa.Table, **options: Any) -> pa.Table:
+        """A table with its missing cells drawn given the others: see `genai_core.completion.impute`."""
+        from genai_core.completion import impute
+
+        return impute(self, table, **options)
 
     def check_samples(self) -> None:
         """Raise MissingCapability when the family does not sample."""

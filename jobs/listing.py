@@ -18,6 +18,7 @@ WORDS = {
 JOBS = {
     "augment": "real rows and synthetic ones of rare classes, with a check that they help",
     "generate": "synthetic rows from a model",
+    "impute": "the missing cells of a table, drawn given the others",
     "judge": "pages on which people tell real from synthetic, and see the nearest real record",
     "lake": "scores of a lake, run after run: only the files that are new or have changed",
     "score": "an anomaly score, a p-value and the reasons for every row",

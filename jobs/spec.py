@@ -20,6 +20,7 @@ from jobs.slots import Slot, fill_documents
 from pipelines.augment import AugmentJob
 from pipelines.evaluate import EvaluateJob
 from pipelines.generate import GenerateJob
+from pipelines.impute import ImputeJob
 from pipelines.judge import JudgeJob
 from pipelines.lake import LakeJob
 from pipelines.progress import printable
@@ -27,11 +28,12 @@ from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 from pipelines.translate import TranslateJob
 
-Job = TrainJob | AugmentJob | EvaluateJob | GenerateJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
+Job = TrainJob | AugmentJob | EvaluateJob | GenerateJob | ImputeJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
 KINDS: dict[str, type[Job]] = {
     "augment": AugmentJob,
     "evaluate": EvaluateJob,
     "generate": GenerateJob,
+    "impute": ImputeJob,
     "judge": JudgeJob,
     "lake": LakeJob,
     "score": ScoreJob,

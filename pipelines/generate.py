@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from genai_core import artifact, catalog
 from genai_core.artifact import Header
-from genai_core.tables.conditions import check_sampling
+from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
+from genai_core.tables.given import check_given, given_schema
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
 from pipelines.pages.overviews import of_rows
-from pipelines.plan import Shard, plan_generation
+from pipelines.plan import Plan, Shard, plan_generation, plan_scoring, shard_seed
 from pipelines.provenance import watermarks
 from pipelines.provenance.watermarks import WatermarkSettings
 from pipelines.running.shard_work import Produce, ShardWork
+from pipelines.source_rows import chunks, joined, refuse_overlap, rows_together, source_facts
+from pipelines.sources import Source, SourceSettings, open_source
 from pipelines.tracking import resolve_model
 
 if TYPE_CHECKING:
@@ -26,29 +29,54 @@ if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
 
+Temperature = Annotated[float, Field(gt=0, le=10)]
+Share = Annotated[float, Field(gt=0, le=1)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
 class GenerateJob(SyntheticJob):
     """Draw rows from a model into a directory of Parquet files."""
 
     job: Literal["generate"] = "generate"
-    rows: int = Field(ge=1, le=10**12)
+    rows: int | None = Field(None, ge=1, le=10**12)
+    given: SourceSettings | None = Field(
+        None,
+        description="in place of rows: a table with some of the columns; the others are drawn for every row",
+    )
+    per_row: int = Field(1, ge=1, le=1_000_000, description="rows drawn for each row of `given`")
     seed: int = Field(0, ge=0, lt=2**63, description="the same seed gives the same rows")
     where: dict[str, Any] = Field(
         default_factory=dict,
-        description="conditions that every row fulfils, such as {origin: JFK, month: [6, 7]}",
+        description="conditions that every row fulfils, such as {origin: JFK, month: [6, 7], delay: {min: 60}}",
+    )
+    balance: dict[str, dict[str, Probability]] = Field(
+        default_factory=dict,
+        description="shares of the rows that values of a column shall have, such as {late: {yes: 0.5}}",
     )
     prompt: str | None = Field(None, min_length=1, description="what every text starts with")
-    temperature: float = Field(
-        1.0, gt=0, le=10, description="below 1: more typical rows, above: more varied ones"
-    )
-    top_p: float = Field(
+    temperature: Temperature | dict[str, Temperature] = Field(
         1.0,
-        gt=0,
-        le=1,
-        description="draw from the most probable values only, which hold this much probability",
+        description="below 1: more typical rows, above: more varied ones; or one of each column, {age: 0.8}",
+    )
+    top_p: Share | dict[str, Share] = Field(
+        1.0,
+        description="draw from the most probable values only, which hold this much probability; or {age: 0.9}",
     )
     watermark: WatermarkSettings | None = Field(
         None, description="a keyed watermark in what is drawn: autoregressive models of tables and texts"
     )
+
+    @model_validator(mode="after")
+    def _rows_or_given(self) -> GenerateJob:
+        if (self.rows is None) == (self.given is None):
+            raise ValueError(
+                "give rows, how many to draw, or given, a table whose rows are completed; one of them"
+            )
+        if self.given is None and self.per_row != 1:
+            raise ValueError("per_row goes with given; how many rows there shall be is `rows`")
+        if self.given is not None and (self.watermark is not None or self.prompt is not None):
+            raise ValueError("given goes with neither watermark nor prompt")
+        return self
 
     @property
     def spec(self) -> dict[str, Any]:
@@ -60,30 +88,64 @@ class GenerateJob(SyntheticJob):
 def check(job: GenerateJob, context: Context) -> list[str]:
     """Facts about a job that can run; raises InvalidInput for one that cannot."""
     found = find_header(job, context)
-    plan = plan_generation(job.rows, job.seed, job.rows_per_shard)
-    output = known = None
     if isinstance(found, Header):
         _refuse_unable(job, found.kind, found.modality)
-        output, known = found.schema, identity(job, "generate", found.digest, plan)
-        _check_conditions(job, resolve_model(job.model, job.track.uri).directory)
     elif found is not None:
         _refuse_unable(job, found.model.kind, found.modality.kind)
-    facts = [describe(job, found), f"{job.rows:,} rows in {len(plan.shards)} shard(s)"]
+    facts = [describe(job, found)]
     facts += [f"watermark: key {job.watermark.key_id}"] if job.watermark else []
-    return facts + check_batch(job, job.rows, output, known)
+    if job.given is not None and context.promised_output(job.given.path) is not None:
+        facts.append(f"given: {job.given.path}, which a job above will write")
+        return facts + check_batch(job, 0, None, None)
+    source = _source(job)
+    plan = plan_of(job, source)
+    output = known = None
+    if isinstance(found, Header):
+        output = _output(job, found, resolve_model(job.model, job.track.uri).directory, source)
+        known = identity(job, "generate", found.digest, plan)
+    facts.append(f"{plan.rows:,} rows in {len(plan.shards)} shard(s)")
+    return facts + check_batch(job, plan.rows, output, known)
 
 
 def _refuse_unable(job: GenerateJob, kind: str, modality: str) -> None:
     require("samples", kind, catalog.FAMILIES[kind].capabilities, "generate rows")
-    check_sampling(kind, modality, job.where, job.prompt, job.temperature, job.top_p)
+    more = {"given": job.given, "balance": job.balance}
+    check_sampling(kind, modality, job.where, job.prompt, job.temperature, job.top_p, **more)
     if job.watermark is not None:
         watermarks.require(job.watermark, kind, modality)
 
 
-def _check_conditions(job: GenerateJob, directory: Path) -> None:
-    """Against what the model has seen: that needs more of it than the header."""
-    if job.where or job.prompt is not None:
-        artifact.load_codec(directory).given(job.where, job.prompt)
+def _source(job: GenerateJob) -> Source | None:
+    if job.given is None:
+        return None
+    refuse_overlap(job.given, job.sink)
+    source = open_source(job.given)
+    source.require_rows()
+    return source
+
+
+def _output(job: GenerateJob, header: Header, directory: Path, source: Source | None) -> pa.Schema:
+    """The schema of the rows. Raises InvalidInput for what cannot be asked of what the model has seen."""
+    codec: Any = artifact.load_codec(directory)
+    conditions_of(codec, job.where, job.prompt, job.balance)
+    sharpening(codec, job.temperature, job.top_p)
+    if source is None:
+        return header.schema
+    check_given(codec, source.schema, job.where, job.balance)
+    return given_schema(source.schema, header.schema)
+
+
+def plan_of(job: GenerateJob, source: Source | None) -> Plan:
+    """Shards of rows to draw, or of rows that are given, each of which makes `per_row` rows."""
+    if source is None:
+        return plan_generation(job.rows or 0, job.seed, job.rows_per_shard)
+    shards, first = [], 0
+    for shard in plan_scoring(source, max(job.rows_per_shard // job.per_row, 1)).shards:
+        facts = {**shard.payload, "first": first}
+        rows = shard.rows * job.per_row
+        shards.append(Shard(shard.id, shard_seed(job.seed, shard.id), rows, facts))
+        first += rows
+    return Plan("generate", tuple(shards))
 
 
 def run(job: GenerateJob, context: Context) -> dict[str, Any]:
@@ -91,23 +153,22 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
     _refuse_unable(job, header.kind, header.modality)
-    _check_conditions(job, model.directory)
+    source = _source(job)
+    given = job.given is not None
+    options = {"where": job.where, "temperature": job.temperature, "top_p": job.top_p, "balance": job.balance}
+    drawn = {"prompt": job.prompt, "watermark": job.watermark.key_env if job.watermark else None}
     batch = Batch(
         verb="generate",
         job=job,
         model=model,
         header=header,
-        plan=plan_generation(job.rows, job.seed, job.rows_per_shard),
-        producer=producer,
-        output=header.schema,
+        plan=plan_of(job, source),
+        producer=completing if given else producer,
+        output=_output(job, header, model.directory, source),
         synthetic=True,
-        options={
-            "where": job.where,
-            "prompt": job.prompt,
-            "temperature": job.temperature,
-            "top_p": job.top_p,
-            "watermark": job.watermark.key_env if job.watermark else None,
-        },
+        options={**options, **({"per_row": job.per_row} if given else drawn)},
+        reader=source.reader if source else None,
+        source=source_facts(job.given, source) if job.given and source else None,
         summarise=of_rows(header.modality, header.schema.names[0]),
     )
     return run_batch(batch, context)
@@ -119,5 +180,23 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
         return model.sample(shard.rows, seed=shard.seed, first=shard.payload["first"], **options), {}
+
+    return produce
+
+
+def completing(work: ShardWork, model: FittedModel) -> Produce:
+    """What a worker does with a shard of given rows, chunk by chunk."""
+    if work.reader is None:
+        raise ValueError("completing rows needs a reader")
+    reader, options, per_row = work.reader, dict(work.options), work.options["per_row"]
+    together = max(rows_together(model.codec) // per_row, 1)
+
+    def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
+        parts, first = [], shard.payload["first"]
+        for number, chunk in enumerate(chunks(reader, shard, reader.schema.names, together)):
+            seed = shard_seed(shard.seed, number)
+            parts.append(model.sample_given(chunk.table, seed=seed, first=first, **options))
+            first += chunk.table.num_rows * per_row
+        return joined(parts, given_schema(reader.schema, model.written)), {}
 
     return produce

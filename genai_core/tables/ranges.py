@@ -14,6 +14,7 @@ import numpy as np
 from genai_core.tables.axis import NumericAxis
 
 FARTHEST = 2**63 - 1
+POINT = 1e-30  # share of a cell that a single value of it has
 
 
 class AxisRange:
@@ -28,11 +29,22 @@ class AxisRange:
         if axis.gridded:
             self.low = -FARTHEST if low is None else _first_index(axis, low, dtype)
             self.high = FARTHEST - 1 if high is None else _last_index(axis, high, dtype)
+            self._clip()
             start, stop = (np.int64(np.clip(v, -FARTHEST, FARTHEST)) for v in (self.low, self.high + 1))
             self.start, self.stop = _rank(axis, start), _rank(axis, stop)
         else:
             self.low = self.start = -np.inf if low is None else float(low)
             self.high = self.stop = np.inf if high is None else float(high)
+            self._clip()
+            self.start, self.stop = self.low, self.high
+
+    def _clip(self) -> None:
+        """To what is drawn at all: see `NumericAxis.lowest`. An open end stays open, since values are clipped there."""
+        lowest, highest = self.axis.lowest, self.axis.highest
+        if lowest is None or highest is None:
+            return
+        if self.low > highest or self.high < lowest:
+            self.low, self.high = (1, 0) if self.axis.gridded else (np.inf, -np.inf)
 
     def atoms(self) -> np.ndarray:
         """(atoms,) bool: those in the range."""
@@ -49,6 +61,11 @@ class AxisRange:
         start, stop = np.clip(self.start, low, high), np.clip(self.stop, low, high)
         stop = np.maximum(start, stop)
         parts = [start.astype(float) - low, stop.astype(float) - start, high.astype(float) - low]
+        if (
+            not self.axis.gridded
+        ):  # a range that only touches a cell holds its end: drawn when there is nothing else
+            touched = (self.start <= high) & (self.stop >= low)
+            parts[1] = np.where(touched, np.maximum(parts[1], POINT * parts[2]), 0.0)
         if len(self.axis.known):
             known = self.axis.known - np.searchsorted(self.axis.atoms, self.axis.known)
             begin, first, last, end = (np.searchsorted(known, v) for v in (low, start, stop, high))

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.types as pt
 
 from genai_core.errors import InvalidInput, nearest
@@ -83,16 +84,24 @@ class Rule:
                 f"{self.place}: {list(found)!r} cannot be read as {self.type} ({error})"
             ) from None
 
-    def encoded(self, array: pa.Array) -> np.ndarray:
-        """Tokens (values, positions of the field); every value must be one that the model can draw."""
+    def tokens_of(self, array: pa.Array) -> np.ndarray:
+        """Tokens (values, positions of the field)."""
         empty = {f.name: pa.nulls(len(array), f.type) for f in self.codec.schema}
         table = pa.table({**empty, self.name: array}, schema=_nullable(self.codec.schema))
-        tokens = self.codec.encode(table).tokens[:, self.positions]
-        drawable = self.codec.space.positions[self.positions[0]].drawable[tokens[:, 0]]
-        for value, fine in zip(array.to_pylist(), drawable.tolist(), strict=True):
+        return self.codec.encode(table).tokens[:, self.positions]
+
+    def drawable(self, tokens: np.ndarray) -> np.ndarray:
+        """(values,) bool: whether the model can draw each."""
+        fine: np.ndarray = self.codec.space.positions[self.positions[0]].drawable[tokens[:, 0]]
+        return fine
+
+    def encoded(self, array: pa.Array) -> np.ndarray:
+        """The same of values which must all be ones that the model can draw."""
+        tokens = self.tokens_of(array)
+        for value, fine in zip(array.to_pylist(), self.drawable(tokens).tolist(), strict=True):
             if not fine:
                 raise InvalidInput(
-                    f"{self.place}: the training data holds no {value!r}, so no row with it can be drawn"
+                    f"{self.place}: the training data holds no {value!r}, or too few rows with it, so none can be drawn"
                 )
         return tokens
 
@@ -114,7 +123,7 @@ class Rule:
         """InvalidInput when no token is left to be drawn."""
         drawable = self.codec.space.positions[self.positions[0]].drawable
         if not (np.isfinite(tables[0]) & drawable).any():
-            raise InvalidInput(f"{self.place}: the training data holds no such value, so no row can be drawn")
+            raise InvalidInput(f"{self.place}: no value that this model can draw fulfils it")
 
     def leave_out(self, tables: Tables, tokens: np.ndarray, values: Sequence[Any]) -> None:
         """Never draw these values; each must have tokens of its own."""
@@ -174,9 +183,10 @@ class Between(Rule):
         super().__init__(codec, name)
         unknown = [word for word in asked if word not in WORDS]
         if unknown or not asked:
+            found = f"found {unknown[0]!r}" if unknown else "nothing is asked"
+            hint = nearest(str(unknown[0]), WORDS) if unknown else ""
             raise InvalidInput(
-                f"{self.place}: {'found ' + repr(unknown[0]) if unknown else 'nothing is asked'}; accepted are a value, "
-                f"a list of them, or {', '.join(WORDS)}{nearest(str(unknown[0]), WORDS) if unknown else ''}"
+                f"{self.place}: {found}; accepted are a value, a list of values, or {', '.join(WORDS)}{hint}"
             )
         if asked.get("missing", False) not in (True, False) or (asked.get("missing") and len(asked) > 1):
             raise InvalidInput(f"{self.place}.missing: accepted are false, and true with nothing beside it")
@@ -231,7 +241,8 @@ class Between(Rule):
             tables[0][missing] = -np.inf
         if "not" in asked:
             unwanted = asked["not"] if isinstance(asked["not"], list | tuple) else [asked["not"]]
-            self.leave_out(tables, self.encoded(self.values(unwanted)), unwanted)
+            tokens = self.tokens_of(self.values(unwanted))
+            self.leave_out(tables, tokens[self.drawable(tokens)], unwanted)  # others are never drawn anyway
         return tables
 
     def _range_tables(self) -> Tables:
@@ -278,7 +289,14 @@ class Between(Rule):
     def write(self, table: pa.Table, tokens: np.ndarray, random: np.random.Generator) -> pa.Array:
         if self.ranges is None:
             return table.column(self.field)
-        return self.column.decode(tokens, Placing(random, list(_placers(self.ranges, tokens))))
+        placing: Any = Placing(random, _placers(self.ranges, tokens))
+        found = self.column.decode(tokens, placing)
+        if not pt.is_floating(self.type):
+            return found
+        # the last digit of a value that is placed inside a cell is rounded
+        low, high = (None if end is None else pa.scalar(end, self.type) for end in self.ends[0])
+        found = found if low is None else pc.max_element_wise(found, low)
+        return found if high is None else pc.min_element_wise(found, high)
 
 
 class _End(tuple):
@@ -350,7 +368,8 @@ class Balanced(Rule):
 def rule(codec: TabularCodec, name: str, value: Any) -> Rule:
     """What a value of `where` asks of a column."""
     if isinstance(value, Mapping):
-        return Between(codec, name, value)
+        one = set(value) == {"min", "max"} and value["min"] == value["max"]
+        return Among(codec, name, [value["min"]]) if one else Between(codec, name, value)
     return Among(codec, name, list(value) if isinstance(value, list | tuple) else [value])
 
 

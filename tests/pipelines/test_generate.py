@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.fs as pafs
 import pyarrow.parquet as pq
@@ -201,3 +202,76 @@ def test_a_store_takes_the_same_output(spec: dict[str, Any], bucket: str, tmp_pa
     local, remote = run(spec), run(spec, f"{bucket}/out")
     assert remote["manifest"] == local["manifest"]
     assert pa.concat_tables([pq.read_table(f"{bucket}/out/data")]).num_rows == 250
+
+
+def test_conditions_shares_and_temperatures_by_column(spec: dict[str, Any]) -> None:
+    asked: dict[str, Any] = {
+        "where": {"delay": {"min": 0, "max": 20}},
+        "balance": {"origin": {"JFK": 1.0}, "late": {"true": 0.5}},
+        "temperature": {"price": 0.5},
+    }
+    run(spec, **asked)
+    found = pq.read_table("out/data")
+    assert min(found["delay"].to_pylist()) >= 0
+    assert max(found["delay"].to_pylist()) <= 20
+    assert set(found["origin"].to_pylist()) == {"JFK"}
+    assert 0.4 < np.mean(found["late"].to_pylist()) < 0.6
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"where": {"delay": {"mini": 3}}}, r"where\.delay: found 'mini'.*did you mean 'min'"),
+        ({"where": {"delay": {"min": 10_000}}}, r"where\.delay: no value that this model can draw"),
+        ({"balance": {"origin": {"LHR": 0.5}}}, r"balance\.origin: the training data holds no 'LHR'"),
+        ({"where": {"late": True}, "balance": {"late": {"true": 0.5}}}, r"where\.late and balance\.late"),
+        ({"temperature": {"prize": 0.5}}, "temperature names 'prize'.*did you mean 'price'"),
+    ],
+)
+def test_conditions_that_cannot_be_are_found_by_check(
+    spec: dict[str, Any], changes: dict[str, Any], message: str
+) -> None:
+    for act in (generate.check, generate.run):
+        with pytest.raises(InvalidInput, match=message):
+            act(job(spec, **changes), Context(log=lambda text: None))
+    assert not Path("out").exists()
+
+
+def given(spec: dict[str, Any], table: pa.Table) -> dict[str, Any]:
+    Path("seeds").mkdir()
+    pq.write_table(table, "seeds/part.parquet", row_group_size=70)
+    return {k: v for k, v in spec.items() if k != "rows"} | {"given": {"kind": "parquet", "path": "seeds"}}
+
+
+def test_given_rows_keep_their_values_and_their_order(spec: dict[str, Any], small_table: pa.Table) -> None:
+    seeds = small_table.select(["origin", "seats"]).append_column("key", pa.array(range(600)))
+    spec = given(spec, seeds) | {"per_row": 2, "where": {"late": True}}
+    facts = generate.check(job(spec), Context())
+    assert any(fact.startswith("1,200 rows in ") for fact in facts)
+    result = run(spec)
+    assert result["rows"] == 1200
+    assert result["shards"] > 3
+    found = pa.concat_tables(pq.read_table(path) for path in sorted(Path("out/data").iterdir()))
+    again = seeds.take(pa.array(np.repeat(np.arange(600), 2)))
+    assert found.column_names == ["key", *small_table.column_names]
+    assert all(found[name].equals(again[name].cast(found[name].type)) for name in seeds.column_names)
+    assert set(found["late"].to_pylist()) == {True}
+    assert len(set(found["price"].to_pylist())) > 300
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "message"),
+    [
+        ({"rows": 5}, ValidationError, "one of them"),
+        ({"given": None, "rows": 5, "per_row": 2}, ValidationError, "per_row goes with given"),
+        ({"prompt": "x"}, ValidationError, "neither watermark nor prompt"),
+        ({"where": {"origin": "JFK"}}, InvalidInput, r"given and where\.origin both"),
+        ({"sink": {"path": "seeds/out"}}, InvalidInput, "lies in the source"),
+    ],
+)
+def test_given_rows_that_contradict_are_refused(
+    spec: dict[str, Any], small_table: pa.Table, changes: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    spec = given(spec, small_table.select(["origin"]))
+    with pytest.raises(error, match=message):
+        generate.check(job(spec, **changes), Context())
