@@ -201,7 +201,8 @@ def run(job: AugmentJob, context: Context) -> dict[str, Any]:
     source.require_rows()
     _refuse_no_target(job, source.schema)
     artifact.check_schema(header, source.schema)
-    output = output_schema(source, header.schema)
+    drawn = artifact.load_codec(model.directory).written  # with columns that are made
+    output = output_schema(source, drawn)
     holdout = find_holdout(job, source, header)
     counts = count_classes(job, source, holdout)
     wanted = rows_to_add(counts.all, job)
@@ -209,7 +210,7 @@ def run(job: AugmentJob, context: Context) -> dict[str, Any]:
         raise InvalidInput(f"no class of {job.target!r} is below the share asked for: {counts.said}")
     _check_classes(job, model.directory, list(wanted))
     counts.refuse_few(wanted, holdout)
-    for line in _told(job, counts.all, wanted, holdout, output, header):
+    for line in _told(job, counts.all, wanted, holdout, output, drawn):
         context.log(f"{job.title}: {line}")
     batch = Batch(
         verb="augment",
@@ -234,13 +235,13 @@ def _told(
     wanted: Mapping[str, int],
     holdout: Holdout,
     output: pa.Schema,
-    header: Header,
+    drawn: pa.Schema,
 ) -> list[str]:
     added = ", ".join(f"{rows:,} of {name} to {counts[name]:,} real ones" for name, rows in wanted.items())
     lines = [f"adding {added}"]
     if job.on_no_gain != "skip":
         lines.append(f"test rows: {holdout.said}")
-    unknown = [name for name in output.names[:-1] if name not in header.schema.names]
+    unknown = [name for name in output.names[:-1] if name not in drawn.names]
     if unknown:
         lines.append(f"the model does not know {', '.join(unknown)}: null in synthetic rows")
     return lines
