@@ -30,6 +30,7 @@ TAIL = 0.1  # of the held-out rows
 LEAST = 5  # held-out rows in a tail
 KNOTS = 257
 LIKELIHOOD = 0.5  # its weight, where it is a member
+TRAINED = 0.5  # effort from which on a model's likelihood is worth asking
 
 
 def by_likelihood(model: Model) -> bool:
@@ -44,7 +45,10 @@ def can_fold(model: Model) -> bool:
 
 def fit(model: Model, x: Tensor, generator: torch.Generator, effort: float = 1.0) -> dict[str, Tensor]:
     """One part: view, memory and conditionals, from training records x (rows, positions)."""
-    return as_part(0, _part(model, x, generator, effort))
+    state = as_part(0, _part(model, x, generator, effort))
+    if by_likelihood(model) and effort >= TRAINED:
+        state["likelihood"] = torch.tensor(LIKELIHOOD)
+    return state
 
 
 def fit_by_folds(
@@ -101,9 +105,9 @@ def score(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tensor:
     worst = surprises[:, 0] * (surprises[:, 0] >= _worst(surprises[:, 0])[:, -1:])
     shares = torch.cat([shares[:, : len(SCALES)], worst.unsqueeze(1), surprises], 1)
     found = nats.unsqueeze(2) * _proportions(shares)
-    if not by_likelihood(model):
+    if "likelihood" not in state:
         return found.mean(1)
-    return (1 - LIKELIHOOD) * found[:, :-1].mean(1) + LIKELIHOOD * found[:, -1]
+    return torch.lerp(found[:, :-1].mean(1), found[:, -1], state["likelihood"])
 
 
 def tail_nats(values: Tensor, tails: State) -> Tensor:
@@ -122,7 +126,7 @@ def _members(model: Model, x: Tensor, log_measure: Tensor, state: State) -> Tens
     """What the members' values are made of, (rows, 3 or 4, fields), the third for two of them: means over the parts."""
     found = [_of_part(part, x, log_measure) for part in parts(state)]
     shares = torch.stack(found).mean(0) if len(found) > 1 else found[0]
-    if not by_likelihood(model):
+    if "likelihood" not in state:
         return shares
     nats = torch.cat([
         negative_log_likelihood.score(model, rows, measure, {})

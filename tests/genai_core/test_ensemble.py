@@ -106,7 +106,7 @@ def test_the_likelihood_is_a_member_by_the_rule(kind: str) -> None:
 
 
 def test_a_value_of_another_code_is_noticed_by_the_likelihood() -> None:
-    model = genai.fit(coded(3000, 0, 60), max_epochs=8, score_effort=0.1)
+    model = genai.fit(coded(3000, 0, 60), max_epochs=8, score_effort=0.5)
     odd = coded(200, 1, 60)
     odd = odd.set_column(1, "value", odd["value"].take(np.roll(np.arange(200), 1)))
     changed = odd["value"].to_numpy() != coded(200, 1, 60)["value"].to_numpy()
