@@ -50,6 +50,14 @@ def players(space: object, settings: Any) -> Any:
     return _unknown(space)
 
 
+def width(space: object) -> int:
+    """Of hidden layers of a variational autoencoder, unless a job says otherwise.
+
+    Tables are narrow: wider than 96 learns no more of a census of 15 columns, and draws more slowly.
+    """
+    return 96 if isinstance(space, Tokens) else 256
+
+
 def sequence_network(space: Sequence, settings: Any) -> Any:
     """The causal network of a sequence: of samples dilated convolutions, of words a transformer."""
     return DilatedNetwork(space, settings) if space.ordered else CausalTransformer(space, settings)

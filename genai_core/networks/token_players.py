@@ -1,4 +1,4 @@
-"""Generator and critic of tables: straight-through Gumbel outputs, one-hot records, packed judgement."""
+"""Generator and critic of tables: straight-through Gumbel outputs along a tree of fields, packed judgement."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from genai_core.networks.mlp import ResidualMLP
 from genai_core.networks.tokens import TokenTable
 from genai_core.observations import TokenObservation
 from genai_core.spaces import Tokens
+
+START_STEPS, START_BATCH, START_RATE = 400, 512, 5e-3  # of the likelihood before the game
 
 
 class TokenGenerator(Generator):
@@ -44,7 +46,24 @@ class TokenGenerator(Generator):
         return torch.cat([dense[:, cut] for cut in main], 1)
 
     def initialise(self, x: Tensor) -> None:
+        """The game starts where likelihood ends: at pairs of fields that agree, whatever the noise says.
+
+        From marginals alone the critic wins for good on a table of 15 columns.
+        """
         self.observation.initialise(x)
+        parts = [*self.observation.parameters()]
+        optimiser = torch.optim.AdamW(parts, lr=START_RATE, weight_decay=0.01)
+        for step in range(START_STEPS):
+            batch = x[torch.randint(len(x), (min(START_BATCH, len(x)),), device=x.device)]
+            noise = torch.randn(len(batch), self.body.first.in_features, device=x.device)
+            with torch.enable_grad():
+                loss = -self.observation.log_prob(self.body(noise).detach(), batch).sum() / len(batch)
+                gradients = torch.autograd.grad(loss, parts)
+            for parameter, gradient in zip(parts, gradients, strict=True):
+                parameter.grad = gradient
+            optimiser.param_groups[0]["lr"] = START_RATE * min(1.0, 2 * (1 - step / START_STEPS))
+            optimiser.step()
+        optimiser.zero_grad()
 
 
 class TokenCritic(Critic):
