@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import gzip
+import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -63,7 +64,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     if args.what == "matrix":
-        record.save("sabotage_matrix", matrix(args.data, args.fits), "sabotage")
+        matrix(args.data, args.fits)
         return
     names = args.fits.split(",") if args.fits else list(HEALTHY)
     found = {}
@@ -180,31 +181,35 @@ def healthy(name: str, data: Path, seed: int) -> dict[str, Any]:
 
 # -- sabotage ------------------------------------------------------------------------------------------------
 
-BEGINS = 0.6  # of the fit
+BEGINS = 0.55  # of the fit: right after the next validation
 # sabotage -> the families it is done to, as named in HEALTHY; set-ups beside what is done in the middle
 DONE_TO = {
-    "learning rate x 100": ["autoregressive tables", "vae tables", "gan tables", "gan pictures"],
+    "learning rate x 100": ["autoregressive tables", "vae tables", "gan tables"],
     "label leak": ["gan pictures"],
-    "not a number": ["autoregressive tables", "vae tables", "gan tables"],
+    "not a number": ["autoregressive tables", "gan tables"],
     "collapse": ["gan tables", "vae tables", "gan pictures"],
-    "frozen generator": ["gan tables", "gan pictures", "autoregressive tables"],
+    "frozen generator": ["gan tables", "autoregressive tables"],
     "memorising": ["gan tables", "vae tables"],
-    "dropped class": ["gan tables"],
+    "dropped class": ["gan pictures"],
 }
 SET_UPS: dict[str, tuple[dict[str, Any], int | None]] = {
-    "tiny batch": ({"batch_size": 4, "max_epochs": 1}, 1000),
-    "tiny data": ({"max_epochs": 60}, 150),
+    "tiny batch": ({"batch_size": 4, "max_epochs": 1}, 500),
+    "tiny data": ({"max_epochs": 40}, 150),
 }
 
 
-def matrix(data: Path, chosen: str | None) -> dict[str, Any]:
-    """Sabotage, family -> what was said within one validation (of the set-ups: within the fit)."""
-    found: dict[str, Any] = {}
+def matrix(data: Path, chosen: str | None) -> None:
+    """Keeps, after each fit: sabotage, family -> what was said within one validation (of set-ups: within the fit).
+
+    chosen: some, with commas between: "collapse", or "collapse: gan tables"
+    """
+    path = record.RESULTS / "sabotage_matrix.json"
+    found: dict[str, Any] = json.loads(path.read_text())["figures"] if chosen and path.exists() else {}
     for kind, names in DONE_TO.items():
         for name in names:
-            if chosen is None or kind in chosen.split(","):
+            if chosen is None or {kind, f"{kind}: {name}"} & set(chosen.split(",")):
                 found[f"{kind}, {name}"] = spoilt(kind, name, data)
-                print(kind, name, found[f"{kind}, {name}"], flush=True)
+                record.save("sabotage_matrix", found, "sabotage", rows=ROWS["small"])
     for kind, (settings, rows) in SET_UPS.items():
         for name in ("autoregressive tables", "gan tables"):
             if chosen is None or kind in chosen.split(","):
@@ -212,27 +217,27 @@ def matrix(data: Path, chosen: str | None) -> dict[str, Any]:
                 one = new_fit(family, of, data, model, {**fit, "validation_fraction": 0.4, **settings}, rows)
                 events = _ran(one)
                 found[f"{kind}, {name}"] = sorted({e["name"] for e in events})
-                print(kind, name, found[f"{kind}, {name}"], flush=True)
-    return found
+                record.save("sabotage_matrix", found, "sabotage", rows=ROWS["small"])
 
 
 def spoilt(kind: str, name: str, data: Path) -> dict[str, Any]:
-    """What the monitors said from the beginning of the sabotage to the next validation but one, and what was done."""
+    """What the monitors said from the beginning of the sabotage to the next validation, and what was done."""
     family, of, model, fit = HEALTHY[name]
-    one = new_fit(family, of, data, model, {"seed": 0, "validation_fraction": 0.2, **fit, "evaluations": 10})
+    settings = {"seed": 0, "validation_fraction": 0.3, **fit, "max_epochs": 8, "evaluations": 8}
+    one = new_fit(family, of, data, model, settings, ROWS["small"])
     step, begun = one._step, list[int]()
 
     def changed(number: int) -> bool:
-        if one.progress.done >= BEGINS and not begun:
+        if one.progress.done >= BEGINS and not begun and one.progress.history[-1]["step"] == number:
             begun.append(number)
             KINDS[kind](one)
         return step(number)
 
     one._step = changed  # type: ignore[method-assign]
     events = _ran(one)
-    until = begun[0] + one.total_steps / 10 + 1
-    before = sorted({e["name"] for e in events if e["step"] < begun[0]})
-    found = [e for e in events if begun[0] <= e["step"] <= until]
+    until = begun[0] + one.total_steps / 8 + 1
+    before = sorted({e["name"] for e in events if e["step"] <= begun[0]})
+    found = [e for e in events if begun[0] < e["step"] <= until]
     return {
         "found": sorted({e["name"] for e in found}),
         "done": sorted({e["did"] for e in found if e["did"]}),

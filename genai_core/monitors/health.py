@@ -139,7 +139,7 @@ class Health:
         self.kept["since"] += steps * self.batch
         found: list[Signal] = []
         if self.replicas.rank == 0:
-            found = [*self._of_losses(losses), *self._of_weights(trained), *self._of_size(p)]
+            found = [*self._of_losses(losses, p.done), *self._of_weights(trained), *self._of_size(p)]
             if isinstance(averaged, Model) and hasattr(averaged, "posterior_of"):
                 carried = [likelihood.posterior_collapse(averaged, self.held_out)]
                 found += carried if p.done >= YOUNG else _noted(carried)
@@ -150,13 +150,16 @@ class Health:
         self._share(kept)
         return self._decide(found, p.step)
 
-    def _of_losses(self, losses: list[float]) -> list[Signal]:
+    def _of_losses(self, losses: list[float], done: float) -> list[Signal]:
         found = []
         if not math.isfinite(losses[-1]):
             found.append(signal("not_finite", 1.0, f"the validation loss is {losses[-1]}"))
         if not self.implicit:
             lost = self.pulse.diverging()
-            found += [likelihood.rising(losses), *([lost] if lost else [])]
+            risen = [
+                likelihood.rising(losses)
+            ]  # at a high rate losses go up and down: the rate's fall mends that
+            found += [*(risen if done >= SETTLED else _noted(risen)), *([lost] if lost else [])]
         return found
 
     def _of_weights(self, trained: Mapping[str, list[nn.Parameter]]) -> list[Signal]:

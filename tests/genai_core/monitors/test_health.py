@@ -20,7 +20,7 @@ from genai_core.spaces import Grid
 from tests.contract import test_models as tables
 from tests.contract.spaces import tiny_space
 
-BEGINS = 0.4  # of the fit: when sabotage sets in
+BEGINS = 0.3  # of the fit: sabotage sets in right after the next validation
 SPACE = Grid(1, 8, 8, classes=4)
 
 
@@ -49,12 +49,13 @@ def fit_of(kind: str = "gan", health: str = "act", **settings: Any) -> Fit:
 
 
 def sabotaged(fit: Fit, change: Any) -> list[dict[str, Any]]:
-    """Run with a change to the fit after BEGINS; the events from then on, until the next validation but one."""
+    """Run with a change to the fit after a validation; the events from then on, until the next validation."""
     step = fit._step
     begun: list[int] = []
 
     def changed(number: int) -> bool:
-        if fit.progress.done >= BEGINS and not begun:
+        validated = [entry["step"] for entry in fit.progress.history[-1:]] == [number]
+        if fit.progress.done >= BEGINS and not begun and validated:
             begun.append(number)
             change(fit)
         return step(number)
@@ -64,7 +65,7 @@ def sabotaged(fit: Fit, change: Any) -> list[dict[str, Any]]:
         fit.run()
     between = fit.total_steps / fit.settings.evaluations
     events = fit.progress.health["events"]
-    return [e for e in events if begun[0] <= e["step"] <= begun[0] + between + 1]
+    return [e for e in events if begun[0] < e["step"] <= begun[0] + between + 1]
 
 
 def collapse(fit: Fit) -> None:
