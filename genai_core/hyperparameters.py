@@ -31,11 +31,17 @@ class Autoregressive(Family):
     """Exact likelihood, samples, conditions: of tables in any order of columns, of pictures in raster order."""
 
     kind: Literal["autoregressive"] = "autoregressive"
-    context: int = Field(
-        96, ge=8, le=4096, description="tables: width of the sum that carries the visible tokens"
+    context: int | None = Field(
+        None,
+        ge=8,
+        le=4096,
+        description="tables: width of the sum that carries the visible tokens; default: twice that of the layers",
     )
     hidden: int | None = Field(
-        None, ge=8, le=4096, description="width of the layers; default: 48 for tables, else by the space"
+        None,
+        ge=8,
+        le=4096,
+        description="width of the layers; default: 48 for tables, 64 with over 1,000 tokens; else by the space",
     )
     embedding: int = Field(16, ge=2, le=512, description="tables: width of a token's embedding")
     layers: int | None = Field(

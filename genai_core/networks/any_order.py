@@ -25,7 +25,8 @@ from genai_core.networks.tokens import FEATURES, TokenEmbedding, TokenHeads, dra
 from genai_core.spaces import Tokens
 from genai_core.watermark import uniforms
 
-HIDDEN, DROPOUT = 48, 0.15
+HIDDEN, WIDER, MANY_TOKENS = 48, 64, 1000
+DROPOUT = 0.15
 EPOCHS, STEPS = 12, 480  # the first are enough, unless they are fewer steps than the second
 FREE_DECAY = 2.0
 DRAWN, UNKNOWN = -1, -2  # in place of tokens that are given
@@ -39,8 +40,9 @@ class AnyOrderNetwork(CausalNetwork):
 
     def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
-        self.space, context, embedding = space, settings.context, settings.embedding
-        hidden = settings.hidden or HIDDEN
+        self.space, embedding = space, settings.embedding
+        hidden = settings.hidden or (WIDER if sum(space.vocabularies) > MANY_TOKENS else HIDDEN)
+        context = settings.context or 2 * hidden
         self.random_orders = settings.random_orders
         self.base = base_order(space)
         self._sampler: Sampler | None = None
@@ -215,7 +217,9 @@ class Sampler:
         given: Tensor | None = None,
     ) -> Tensor:
         """x (rows, positions); the arguments are those of `AnyOrderNetwork.sample`."""
-        x = torch.zeros(len(self.space.positions), rows, dtype=torch.long).T  # a position's tokens lie together
+        x = torch.zeros(
+            len(self.space.positions), rows, dtype=torch.long
+        ).T  # a position's tokens lie together
         context = torch.zeros(rows, self.network.source.shape[2])
         steering = Steering(self.space, conditions, rows, generator)
         if given is not None:
