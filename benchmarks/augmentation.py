@@ -143,7 +143,7 @@ def smote(X: np.ndarray, y: np.ndarray, categorical: list[bool], more: int, seed
     rare = int((y == RARE).sum())
     how: dict[str, Any] = {"sampling_strategy": {RARE: rare + more}, "random_state": seed}
     how["k_neighbors"] = min(5, rare - 1)
-    sampler = SMOTENC(np.flatnonzero(mask), **how) if mask.any() else SMOTE(**how)
+    sampler = SMOTENC(np.flatnonzero(mask).tolist(), **how) if mask.any() else SMOTE(**how)
     made, labels = sampler.fit_resample(complete, y)
     return np.concatenate([X, made[len(X) :]]), np.concatenate([y, labels[len(y) :]])
 

@@ -18,13 +18,11 @@ from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.folds import folds_of, out_of_fold
 from genai_core.loop import seed_of
-from genai_core.modalities.tabular import TabularCodec
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
 from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
 from genai_core.watermark import KeyedGenerator, Watermark
 from genai_core.watermark import check as check_watermark
-
 
 ENOUGH = 0.5  # effort from which on small tables are worth several fits
 
@@ -70,7 +68,8 @@ class FittedModel:
     @property
     def written(self) -> pa.Schema:
         """The schema of drawn rows: `schema` with the columns that are made and not learnt."""
-        return self.codec.written if isinstance(self.codec, TabularCodec) else self.schema
+        written: pa.Schema = getattr(self.codec, "written", self.schema)
+        return written
 
     @property
     def capabilities(self) -> tuple[str, ...]:
@@ -143,7 +142,8 @@ class FittedModel:
             table = given.write(table, x.numpy(), random) if given else table
             parts.append(table.slice(0, rows - number * together))
         table = pa.concat_tables(parts).combine_chunks() if parts else self.schema.empty_table()
-        return self.codec.complete(table, seed, first) if isinstance(self.codec, TabularCodec) else table
+        complete = getattr(self.codec, "complete", None)  # of tables
+        return complete(table, seed, first) if complete else table
 
     def sample_given(
         self,

@@ -16,7 +16,7 @@ import pyarrow as pa
 import torch
 from torch import Tensor
 
-from genai_core.codec import MIN_ROWS, Codec
+from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData, InvalidInput
 from genai_core.modalities.tabular import TabularCodec
 from genai_core.model import Model
@@ -28,7 +28,7 @@ LEAST = 3  # rows that a new value must have to be kept by name: rarer ones may 
 MOST_VALUES = 90_000
 
 
-def extended(codec: Codec, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> TabularCodec:
+def extended(codec: Any, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -> Any:
     """The parent's codec with the values that are new. Raises SchemaMismatch, InvalidData, InvalidInput."""
     if not isinstance(codec, TabularCodec):
         raise InvalidInput("only models of tables can be gone on from; train a new model of these records")

@@ -201,7 +201,8 @@ def run(job: AugmentJob, context: Context) -> dict[str, Any]:
     source.require_rows()
     _refuse_no_target(job, source.schema)
     artifact.check_schema(header, source.schema)
-    drawn = artifact.load_codec(model.directory).written  # with columns that are made
+    codec: Any = artifact.load_codec(model.directory)
+    drawn = codec.written  # with columns that are made
     output = output_schema(source, drawn)
     holdout = find_holdout(job, source, header)
     counts = count_classes(job, source, holdout)
