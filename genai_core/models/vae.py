@@ -14,13 +14,11 @@ from genai_core.hyperparameters import Vae as Settings
 from genai_core.model import LOWER, Condition, LogProb, Model, Reconstructs, Samples
 from genai_core.networks.latent_prior import LOG_2PI, LatentPrior
 from genai_core.networks.mlp import ResidualMLP
-from genai_core.networks.tokens import TokenTable
 from genai_core.precision import in_float32
 from genai_core.spaces import Space
 
 VALIDATION_BATCH = 512
 VALIDATION_SAMPLES = 4  # enough to tell checkpoints apart
-FREE_DECAY = 2.0  # as of autoregressive models
 NOISE_SEED = 0  # the bound uses the same noise for every record, so a score does not depend on its batch
 
 
@@ -44,12 +42,6 @@ class Vae(Model, Samples, Reconstructs, LogProb):
 
     def initialise(self, x: Tensor) -> None:
         self.observation.initialise(x)
-
-    def parameters_of(self, phase: str) -> list[dict]:
-        """What tokens of one value axis say apart from their neighbours decays strongly."""
-        free = [part.free for part in self.modules() if isinstance(part, TokenTable)]
-        rest = [p for p in self.parameters() if all(p is not f for f in free)]
-        return [{"params": rest}, *([{"params": free, "weight_decay": FREE_DECAY}] if free else [])]
 
     def posterior_of(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and log standard deviation, (batch, latent) each."""

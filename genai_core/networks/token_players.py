@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from genai_core.adversarial import kernel_distance
 from genai_core.networks.adversaries import Critic, Generator
-from genai_core.networks.mlp import ResidualMLP
+from genai_core.networks.mlp import ResidualMLP, TokenEncoder
 from genai_core.networks.tokens import TokenTable
 from genai_core.observations import TokenObservation
 from genai_core.spaces import Tokens
 
-START_STEPS, START_BATCH, START_RATE = 400, 512, 5e-3  # of the likelihood before the game
+START_PASSES, START_STEPS = 12, (100, 600)  # of the likelihood before the game; least and most steps
+START_BATCH, START_RATE = 512, 3e-3
 
 
 class TokenGenerator(Generator):
@@ -23,7 +24,7 @@ class TokenGenerator(Generator):
 
     def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
-        self.space, self.temperature = space, settings.temperature
+        self.space, self.settings, self.temperature = space, settings, settings.temperature
         self.body = ResidualMLP(settings.latent, settings.hidden)
         self.observation = TokenObservation(space, settings)
 
@@ -46,24 +47,34 @@ class TokenGenerator(Generator):
         return torch.cat([dense[:, cut] for cut in main], 1)
 
     def initialise(self, x: Tensor) -> None:
-        """The game starts where likelihood ends: at pairs of fields that agree, whatever the noise says.
+        """The game starts from the decoder of a variational autoencoder (Larsen et al. 2016), whose encoder is dropped.
 
         From marginals alone the critic wins for good on a table of 15 columns.
         """
         self.observation.initialise(x)
-        parts = [*self.observation.parameters()]
-        optimiser = torch.optim.AdamW(parts, lr=START_RATE, weight_decay=0.01)
-        for step in range(START_STEPS):
-            batch = x[torch.randint(len(x), (min(START_BATCH, len(x)),), device=x.device)]
-            noise = torch.randn(len(batch), self.body.first.in_features, device=x.device)
+        width, latent = self.body.first.out_features, self.body.first.in_features
+        encoder = nn.Sequential(TokenEncoder(self.space, self.settings), nn.Linear(width, 2 * latent))
+        parts = [*self.parameters(), *encoder.to(x.device).parameters()]
+        optimiser = torch.optim.AdamW(parts, lr=START_RATE, betas=(0.9, 0.99), weight_decay=0.01)
+        rows = min(START_BATCH, max(len(x) // 20, 32), len(x))
+        steps = min(max(START_PASSES * len(x) // rows, START_STEPS[0]), START_STEPS[1])
+        for step in range(steps):
+            batch = x[torch.randint(len(x), (rows,), device=x.device)]
             with torch.enable_grad():
-                loss = -self.observation.log_prob(self.body(noise).detach(), batch).sum() / len(batch)
-                gradients = torch.autograd.grad(loss, parts)
+                gradients = torch.autograd.grad(self._bound(encoder, batch), parts)
             for parameter, gradient in zip(parts, gradients, strict=True):
                 parameter.grad = gradient
-            optimiser.param_groups[0]["lr"] = START_RATE * min(1.0, 2 * (1 - step / START_STEPS))
+            optimiser.param_groups[0]["lr"] = START_RATE * min(1.0, 2 * (1 - step / steps))
             optimiser.step()
         optimiser.zero_grad()
+
+    def _bound(self, encoder: nn.Module, x: Tensor) -> Tensor:
+        """Minus the lower bound of the likelihood, nats per record, under the noise that is drawn from."""
+        mean, log_scale = encoder(x).chunk(2, 1)
+        log_scale = log_scale.clamp(-8, 4)
+        z = mean + log_scale.exp() * torch.randn_like(mean)
+        cost = (0.5 * (mean.square() + (2 * log_scale).exp() - 1) - log_scale).sum(1)
+        return (cost - self.observation.log_prob(self.body(z), x).sum(1)).mean()
 
 
 class TokenCritic(Critic):
