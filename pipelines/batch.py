@@ -187,12 +187,13 @@ def _through_gate(
 
 def _kept(batch: Batch, held: Sink) -> dict[str, Any]:
     """What publishing needs to know, whenever that is."""
-    sign = getattr(batch.job, "sign", None)
+    sign, track = getattr(batch.job, "sign", None), batch.job.track
+    spoken = track.uri is None or masked(track.uri) == track.uri  # a password is written nowhere
     return {
         "plan": {"kind": batch.plan.kind, "shards": [shard.to_json() for shard in batch.plan.shards]},
         "provenance": batch.provenance,
         "summary": _summary(batch, held),
-        "track": batch.job.track.model_dump(mode="json", by_alias=True),
+        "track": track.model_dump(mode="json", by_alias=True, exclude=None if spoken else {"uri"}),
         "sign": sign.key if sign else None,
         "title": batch.job.title,
     }

@@ -65,21 +65,13 @@ class BatchJob(Settings):
         return self.name or Path(storage.mask(self.sink.path)).name or "batch"
 
 
-class GatedJob(BatchJob):
-    """A batch job whose rows are judged before they are published."""
-
-    gate: GateSettings | None = Field(
-        None, description="what must hold before the rows are published; what fails is held, with a report"
-    )
-
-
 class SignSettings(Settings):
     """Whose signature an output gets."""
 
     key: str = Field(min_length=1, description="directory that `genai keys init` made")
 
 
-class SyntheticJob(GatedJob):
+class SyntheticJob(BatchJob):
     """The keys of a batch job whose rows a model makes."""
 
     lineage: bool = Field(
@@ -90,6 +82,10 @@ class SyntheticJob(GatedJob):
     )
     sign: SignSettings | None = Field(
         None, description="sign every file (C2PA); default: with the key in GENAI_SIGNING_KEY, if that is set"
+    )
+
+    gate: GateSettings | None = Field(
+        None, description="what must hold before the rows are published; what fails is held, with a report"
     )
 
     @model_validator(mode="after")
@@ -121,7 +117,7 @@ def signing_key(job: BatchJob) -> SigningKey | None:
 
 def gate_of(job: BatchJob) -> GateSettings | None:
     """What must hold before the output is published."""
-    return job.gate if isinstance(job, GatedJob) else None
+    return job.gate if isinstance(job, SyntheticJob) else None
 
 
 def output_schema(job: BatchJob, schema: pa.Schema) -> pa.Schema:

@@ -59,7 +59,14 @@ def opened(asked: Comparison, context: Context) -> dict[str, Source]:
 
 
 def check_columns(asked: Comparison, names: Sequence[str], sources: dict[str, Source]) -> None:
-    """Raises SchemaMismatch: a column that is to be compared is not there."""
+    """Raises SchemaMismatch: a column that is to be compared, or predicted, is not there."""
+    require_columns(names, sources)
+    if asked.target is not None and asked.target not in names:
+        raise SchemaMismatch(f"target: no column {asked.target!r} is compared; there are: {', '.join(names)}")
+
+
+def require_columns(names: Sequence[str], sources: dict[str, Source]) -> None:
+    """Raises SchemaMismatch: a source lacks one of the columns."""
     for label, source in sources.items():
         missing = [name for name in names if name not in source.schema.names]
         if missing:
@@ -67,8 +74,6 @@ def check_columns(asked: Comparison, names: Sequence[str], sources: dict[str, So
                 f"{label}: {storage.mask(source.settings.path)} has no column {missing[0]!r}; "
                 f"it has: {', '.join(source.schema.names)}"
             )
-    if asked.target is not None and asked.target not in names:
-        raise SchemaMismatch(f"target: no column {asked.target!r} is compared; there are: {', '.join(names)}")
 
 
 def evaluation_of(
@@ -86,17 +91,18 @@ def evaluation_of(
 
     drawn = {}
     for label, source in sources.items():
-        columns = list(names) if model is None or label == "synthetic" else None
+        columns = list(names) if model is None or label == "synthetic" else None  # a model may read others
         drawn[label] = random_rows(source, asked.sample, asked.seed, columns)
         log(f"{label}: {drawn[label].num_rows:,} of {source.rows:,} records drawn")
     fitted = load(model) if model is not None else None
     tabular = kind == "tabular"
     return evaluate(
-        drawn["real"] if model is not None and not tabular else drawn["real"].select(names),
+        drawn["real"],
         drawn["holdout"],
         drawn["synthetic"],
         modality=kind,
         column=None if tabular else names[0],
+        columns=names,
         target=asked.target,
         model=fitted,
         all_real=_pieces(sources["real"], names, asked.searched) if tabular else None,

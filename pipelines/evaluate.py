@@ -20,7 +20,15 @@ from genai_core import artifact, catalog
 from genai_core.errors import InvalidData
 from genai_core.hyperparameters import ModalitySettings, TabularSettings
 from pipelines.batch_job import check_space, masked
-from pipelines.comparison import LINEAGE, Comparison, check_columns, evaluation_of, facts_of, opened
+from pipelines.comparison import (
+    LINEAGE,
+    Comparison,
+    check_columns,
+    evaluation_of,
+    facts_of,
+    opened,
+    require_columns,
+)
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.plan import job_id
@@ -73,7 +81,9 @@ def check(job: EvaluateJob, context: Context) -> list[str]:
     names = columns_of(job, sources["synthetic"].schema)
     check_columns(job, names, sources)
     if len(sources) == 3 and (job.model is None or context.promised_model(job.model) is None):
-        Sink(job.sink.path).check(_identity(job, sources, _model(job)))
+        if (model := _model(job)) is not None:
+            _refuse_unread(model, sources)
+        Sink(job.sink.path).check(_identity(job, sources, model))
     return [*facts, *(f"{label}: {source.rows:,} rows" for label, source in sources.items())]
 
 
@@ -93,6 +103,8 @@ def run(job: EvaluateJob, context: Context) -> dict[str, Any]:
     names = columns_of(job, sources["synthetic"].schema)
     check_columns(job, names, sources)
     model = _model(job)
+    if model is not None:
+        _refuse_unread(model, sources)
     sink, known = Sink(job.sink.path), _identity(job, sources, model)
     sink.prepare(known)
     done = read(sink)
@@ -166,6 +178,12 @@ def numbers_of(done: dict[str, Any]) -> dict[str, float]:
 
 def _model(job: EvaluateJob) -> ResolvedModel | None:
     return resolve_model(job.model, job.track.uri) if job.model is not None else None
+
+
+def _refuse_unread(model: ResolvedModel, sources: dict[str, Source]) -> None:
+    """SchemaMismatch when the model reads a column that real records have not."""
+    real = {label: source for label, source in sources.items() if label != "synthetic"}
+    require_columns(artifact.read_header(model.directory).schema.names, real)
 
 
 def _run(job: EvaluateJob, identity: str, context: Context) -> Run:

@@ -44,6 +44,7 @@ def evaluate(
     *,
     modality: str = "tabular",
     column: str | None = None,
+    columns: Sequence[str] | None = None,
     target: str | None = None,
     model: FittedModel | None = None,
     all_real: Iterable[pa.Table] | None = None,
@@ -55,6 +56,7 @@ def evaluate(
     real      records of the training data, or a random sample of them
     holdout   real records that nothing was trained on; they also are the real row beside every figure
     column    of pictures, sounds and texts: where they are; of tables None
+    columns   of tables: those to compare; default: all of `real`
     target    a column to predict: how much synthetic rows teach about it
     model     the model that made them: an attack with its likelihoods
     all_real  all training records, piece by piece, among which copies are looked for; default: `real`
@@ -67,10 +69,10 @@ def evaluate(
             raise InvalidData(
                 f"{name}: found {table.num_rows} row(s); at least {LEAST} are needed to compare"
             )
-    if target is not None and target not in real.column_names:
-        raise InvalidData(f"target: no column {target!r}; there are: {', '.join(real.column_names)}")
+    names = [column] if column is not None else list(columns or real.column_names)
+    if target is not None and target not in names:
+        raise InvalidData(f"target: no column {target!r}; there are: {', '.join(names)}")
     judge = _Judge(modality, column, seed)
-    names = real.column_names if column is None else [column]
     first, second, third = (
         _shuffled(table.select(_present(table, names)), seed + i)
         for i, table in enumerate((real, holdout, synthetic))

@@ -157,3 +157,34 @@ def test_a_gate_that_cannot_work_is_refused_before_anything_is_made(spec: dict[s
     with pytest.raises(InvalidInput):
         run(spec, {"real": {"kind": "parquet", "path": "nowhere"}})
     assert not Path("out").exists()
+
+
+def test_a_store_holds_and_publishes_by_the_same_protocol(spec: dict[str, Any], bucket: str) -> None:
+    place = {"sink": {"path": f"{bucket}/out"}}
+    with pytest.raises(JobFailed):
+        run(spec, HARD, **place)
+    held = gates.held_sink(Sink(f"{bucket}/out"))
+    assert len(list(held.records())) == 3 and Sink(f"{bucket}/out").manifest() is None
+    result = run(spec, {**HARD, "override": "tried on a store"}, **place)
+    assert result["rows"] == 300 and not list(held.records())
+    assert open_source(ParquetSource(kind="parquet", path=f"{bucket}/out")).rows == 300
+
+
+def test_of_an_augmented_source_the_synthetic_rows_are_judged(spec: dict[str, Any]) -> None:
+    from pipelines import augment
+    from pipelines.augment import AugmentJob
+
+    fields = {
+        "model": spec["model"],
+        "source": {"kind": "parquet", "path": "real"},
+        "target": "carrier",
+        "classes": {"AA": 100},
+        "sink": {"path": "more"},
+        "track": spec["track"],
+        "gate": {**{n: spec["gate"][n] for n in ("real", "holdout", "rows")}, "column_shapes": {"min": 0.4}},
+    }
+    result = augment.run(AugmentJob.model_validate(fields), QUIET)
+    assert result["gate"]["passed"] and result["rows"] == 400
+    judged = json.loads(Path("more/_evaluation.json").read_text())
+    assert judged["rows"]["synthetic"] == 100
+    assert judged["measures"]["copies"]["synthetic"]["value"] == 0  # else its real rows would count as copies
