@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import click
 
 from jobs.options import answering
+
+MOST = 1000  # verdicts in the last line; of more files, those that are not as they should be
 
 
 @click.group()
@@ -87,9 +89,10 @@ def verify(
             detector = Detector(variable, model)
         found = verdicts(path, trust, detector)
         if not (quiet or as_json):
-            complain("\n".join(line for one in found for line in _lines(one)))
+            complain("\n".join(_told(found)))
         bad = [one for one in found if not one["ok"]]
-        facts = {"files": len(found), "not_ok": len(bad), "verdicts": found}
+        shown = found if len(found) <= MOST else bad[:MOST]
+        facts = {"files": len(found), "not_ok": len(bad), "verdicts": shown}
         if not bad:
             return Outcome(facts)
         return Outcome(facts, FAILED, f"{len(bad)} of {len(found)} file(s) are changed, foreign or not known")
@@ -97,13 +100,17 @@ def verify(
     return settle(work, {"job": "verify", "path": path}, as_json, debug)
 
 
-def _lines(verdict: Mapping[str, Any]) -> Iterator[str]:
-    made = {True: "synthetic", False: "not marked as synthetic", None: "not known"}[verdict["synthetic"]]
-    yield f"{verdict['file']}: {verdict['verdict']}, {made}, {verdict['origin']}"
-    yield from (f"    {fault}" for fault in verdict["faults"])
-    for name in ("made_by", "model", "training_data", "rights", "watermark"):
-        if verdict.get(name):
-            yield f"    {name.replace('_', ' ')}: {verdict[name]}"
+def _told(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """A line for each file; what many have in common is said once."""
+    before: dict[str, Any] = {}
+    for one in found:
+        made = {True: "synthetic", False: "not marked as synthetic", None: "not known"}[one["synthetic"]]
+        yield f"{one['file']}: {one['verdict']}, {made}, {one['origin']}"
+        yield from (f"    {fault}" for fault in one["faults"])
+        for name in ("made_by", "model", "training_data", "rights", "watermark"):
+            if one[name] and one[name] != before.get(name):
+                yield f"    {name.replace('_', ' ')}: {one[name]}"
+        before = {**before, **{name: value for name, value in one.items() if value}}
 
 
 @click.command()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 import shutil
 from pathlib import Path
@@ -15,6 +16,8 @@ from genai_core.errors import InvalidInput
 from jobs.cli import main
 from pipelines import generate
 from pipelines.context import Context
+from pipelines.outputs.sink import written
+from pipelines.plan import canonical_hash
 from pipelines.provenance import keys, verification
 from pipelines.provenance.verification import verify
 from pipelines.provenance.watermarks import Detector
@@ -104,6 +107,14 @@ def test_others_are_told_from_us_and_strangers_from_both(
     assert verdicts(out, key_directory)["more.parquet"]["verdict"] == verification.UNLISTED
     min((out / "data").glob("part-*")).unlink()
     assert verification.MISSING in {one["verdict"] for one in verdicts(out, key_directory).values()}
+
+
+def test_a_run_file_cannot_say_that_it_is_trusted(out: Path, key_directory: Path) -> None:
+    run = json.loads((out / "_RUN.json").read_text()) | {"trusted": True}
+    del run["hash"]
+    (out / "_RUN.json").write_bytes(written({**run, "hash": canonical_hash(run)}))
+    found = verdicts(out, key_directory)["_MANIFEST.json"]
+    assert found["origin"] != verification.OURS and found["verdict"] == verification.CHANGED
 
 
 def test_who_asks_for_a_signature_is_not_content_with_hashes(
