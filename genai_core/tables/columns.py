@@ -6,7 +6,6 @@ are more than MAX_FLAT values. Missing and unseen values have tokens of their ow
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -20,11 +19,12 @@ from genai_core.codec import whole
 from genai_core.errors import InvalidData
 from genai_core.spaces import Position
 from genai_core.tables.axis import NumericAxis
-from genai_core.tables.axis_fit import at_most, fit_axis
+from genai_core.tables.axis_fit import fit_axis
+from genai_core.tables.rare import digest, is_rare, without_rare
 from genai_core.tables.sketches import CategoricalSummary, NumericSummary
 
 MAX_FLAT = 512  # categories with more values are split into groups, so that no softmax is wider
-CATEGORY_SPECIALS = ("unseen", "missing")
+CATEGORY_SPECIALS = ("unseen", "missing", "rare")
 PER_DAY = {"s": 86_400, "ms": 86_400_000, "us": 86_400_000_000, "ns": 86_400_000_000_000}
 Arrays = dict[str, np.ndarray]
 
@@ -259,6 +259,7 @@ class CategoricalColumn:
     values: list[str]  # sorted keys
     group: int
     seen: tuple[bool, bool]  # unseen (rarer than the values kept), missing
+    rare: tuple[str, ...] = ()  # digests of values that are known, but in too few rows to be drawn
 
     @property
     def groups(self) -> int:
@@ -270,9 +271,9 @@ class CategoricalColumn:
 
     def positions(self, field: int, first_index: int) -> list[Position]:
         """What the tokens mean; the first has index `first_index` in the space."""
-        size = self.groups + len(CATEGORY_SPECIALS)
-        # "unseen" has no value to write, so it is never drawn, however many rows had one
-        drawable = np.array([True] * self.groups + [False, self.seen[1]])
+        size = self.groups + len(CATEGORY_SPECIALS) - (not self.rare)
+        # "unseen" and "rare" have no value to write, so they are never drawn, however many rows had one
+        drawable = np.array(([True] * self.groups + [False, self.seen[1], False])[:size])
         found = [Position(size, field, drawable)]
         if self.group > 1:
             table = np.zeros((size, self.group), bool)
@@ -289,6 +290,7 @@ class CategoricalColumn:
         found = pc.index_in(keys, value_set=pa.array(self.values, pa.string())).fill_null(-1)
         index = found.to_numpy(zero_copy_only=False)
         first = np.where(index >= 0, index // self.group, self.special("unseen"))
+        first[is_rare(keys, index < 0, self.rare)] = self.special("rare")
         first[keys.is_null().to_numpy(zero_copy_only=False)] = self.special("missing")
         tokens = [first.astype(np.int16)]
         if self.group > 1:
@@ -298,7 +300,7 @@ class CategoricalColumn:
     def decode(self, tokens: np.ndarray, random: np.random.Generator) -> pa.Array:
         """An Arrow array of `type` from tokens (rows, positions)."""
         index = tokens[:, 0].astype(np.int64) * self.group + (tokens[:, 1] if self.group > 1 else 0)
-        missing = tokens[:, 0] >= self.groups  # unseen ones have no value either
+        missing = tokens[:, 0] >= self.groups  # unseen and rare ones have no value either
         if pt.is_null(self.type) or not self.values:
             return pa.nulls(len(tokens), self.type)
         index = np.where(missing, 0, index)
@@ -316,6 +318,7 @@ class CategoricalColumn:
             "values": self.values,
             "group": self.group,
             "seen": list(self.seen),
+            "rare": list(self.rare),
         }
         return settings, {}
 
@@ -323,7 +326,8 @@ class CategoricalColumn:
     def from_state(cls, type_: pa.DataType, settings: dict[str, Any], arrays: Arrays) -> CategoricalColumn:
         """The inverse of `state`."""
         group = whole(settings, "group", 1, 2**15 - 1)  # tokens are int16
-        return cls(type_, settings["values"], group, tuple(settings["seen"]))
+        rare = tuple(settings.get("rare", ()))
+        return cls(type_, settings["values"], group, tuple(settings["seen"]), rare)
 
 
 Column = NumericColumn | CategoricalColumn
@@ -331,22 +335,6 @@ COLUMN_KINDS: dict[str, type[NumericColumn] | type[CategoricalColumn]] = {
     "numeric": NumericColumn,
     "categorical": CategoricalColumn,
 }
-
-
-def _without_rare(counts: dict[str, int], rows: int, rare_below: int) -> dict[str, int]:
-    """The values that are kept by name: those in fewer rows than about `rare_below` are not, unless all are so rare.
-
-    The threshold is one more or one less for two values in three, so that being kept does not tell a count; the noise
-    comes from the counts, hence the same data give the same codec.
-    """
-    rare_below = at_most(rare_below, rows)
-    if rare_below < 2:
-        return counts
-    seed = hashlib.blake2b(repr(sorted(counts.items())).encode(), digest_size=8).digest()
-    noise = np.random.default_rng(int.from_bytes(seed, "big")).integers(-1, 2, len(counts))
-    least = np.maximum(rare_below + noise, 2).tolist()
-    kept = {value: n for (value, n), bound in zip(sorted(counts.items()), least, strict=True) if n >= bound}
-    return kept or counts
 
 
 class ColumnSummary:
@@ -378,11 +366,13 @@ class ColumnSummary:
         """The codec of the column; the settings are those of `TabularSettings`."""
         if not self.categories:
             return NumericColumn(self.type, [fit_axis(summary, extremes) for summary in self.axes])
-        counts = _without_rare(self.categories.counts(max_categories), self.categories.counted, rare_below)
+        known = self.categories.counts(max_categories)
+        counts = without_rare(known, self.categories.counted, rare_below)
+        rare = tuple(sorted(digest(value) for value in known if value not in counts))
         values = sorted(counts)
         group = 1 if len(values) <= MAX_FLAT else math.ceil(len(values) ** 0.5)
-        seen = (sum(counts.values()) < self.categories.counted, self.categories.missing > 0)
-        return CategoricalColumn(self.type, values, group, seen)
+        seen = (sum(known.values()) < self.categories.counted, self.categories.missing > 0)
+        return CategoricalColumn(self.type, values, group, seen, rare)
 
     @property
     def kept_share(self) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import json
 
 import numpy as np
 import pyarrow as pa
@@ -198,7 +199,16 @@ def test_what_few_rows_have_is_never_drawn_but_still_scored_apart() -> None:
     assert max(drawn["money"].to_pylist()) <= sorted(money)[-5]
     name, age = codec.space.positions[0], codec.space.positions[1]
     assert not name.drawable[tokens[-1, 0]], "the category of one row cannot be drawn"
-    assert np.isfinite(age.values[tokens[-1, 1]]) and tokens[-1, 1] != tokens[0, 1], "scores see the value as it is"
+    settings, arrays = codec.state()
+    assert '"one"' not in json.dumps(settings), "the codec holds no name of it"
+    again = TabularCodec.from_state(json.loads(json.dumps(settings)), arrays)
+    never = table.slice(0, 1).set_column(0, "name", pa.array(["never"]))
+    assert again.encode(table).tokens[-1, 0] == tokens[-1, 0] != again.encode(never).tokens[0, 0], (
+        "rare, not unseen"
+    )
+    assert np.isfinite(age.values[tokens[-1, 1]]) and tokens[-1, 1] != tokens[0, 1], (
+        "scores see the value as it is"
+    )
     everything = TabularSettings(rare_below=0, clip_extremes=0)
     open_codec = TabularCodec.fit(table.to_batches(), table.schema, everything)
     assert open_codec.decode(open_codec.encode(table).tokens, random)["age"].to_pylist()[-1] == 99
