@@ -246,7 +246,7 @@ class TabularSettings(Reading):
         3,
         ge=0,
         le=1_000_000,
-        description="categories in fewer rows than about this are scored as unseen and never drawn, for privacy; "
+        description="categories in fewer rows than about this are known as rare alone and never drawn, for privacy; "
         "0: all are drawn; at most one row in 200",
     )
     clip_extremes: int = Field(
