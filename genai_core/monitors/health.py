@@ -291,6 +291,7 @@ class Health:
             )
         self.kept["backs"] += 1
         self.kept["rate"] /= 2
+        self.kept["probes"] = {}  # the same weights again are no standstill
         self.pulse.calm()
         return self._remember(step, why, "back") if not self._told(step, why) else ""
 
