@@ -27,6 +27,10 @@ from genai_core.threads import threads as use_threads
 
 ENOUGH_EPOCHS, ENOUGH_STEPS = 6, 600
 HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 1000, 0.1, 0.25  # rows for p-values, and as shares of a table
+ONLY_SCORED = {
+    "kind": "tabular",
+    "rare_below": 0,
+}  # nothing is drawn, so rare values keep tokens of their own
 SCORE_ROWS, SCORE_ENTRIES = 20_000, 20_000_000
 
 
@@ -110,6 +114,7 @@ def settings_to_score(
     """
     share = float(np.clip(held_out / max(table.num_rows, 1), LEAST_HELD_OUT, MOST_HELD_OUT))
     found: dict[str, Any] = {"seed": seed, "max_seconds": max_seconds, "validation_fraction": share}
+    found["modality"] = ONLY_SCORED
     exact = catalog.FAMILIES[kind].bound == "exact"
     if score in (None, "ensemble") and exact and _many_valued(table):
         found["score_effort"] = 1.0

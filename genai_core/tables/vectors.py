@@ -26,7 +26,7 @@ BELOW, ABOVE, UNSEEN = 1, 2, 3
 KNOTS = 257
 RANKS = 0.25  # weight of the rank in a number
 NOWHERE = OffAxis(0, 0, 0, 0.0, 0.0, 0.0, 1.0, 0.0, 1.0)
-PARTS = ("standard", "rank", "code", "side", "rarity", "odd")  # tables by token
+PARTS = ("standard", "rank", "code", "side", "rarity", "odd", "new")  # tables by token
 State = Mapping[str, Tensor]
 
 
@@ -128,9 +128,12 @@ def fit_vectors(space: Tokens, x: Tensor) -> dict[str, Tensor]:
 
 
 def unknown(state: State, found: Vectors) -> Tensor:
-    """Boolean (rows, units): a category, or something off a numeric axis, that no training record of the sample had."""
+    """(rows, units): 1 for a category, or something off a numeric axis, that no training record of the sample had.
+
+    Less where new ones are to be expected, 0 for what was seen.
+    """
     off_axis = (found.codes == OFF_AXIS) & state["numeric"] & ~state["coded"]
-    return state["odd"][found.places] | off_axis
+    return torch.maximum((state["new"][found.places] / state["never"]).clamp(max=1), off_axis.float())
 
 
 def points(view: State, found: Vectors, numbers: Tensor) -> Tensor:
@@ -245,10 +248,16 @@ def _category(space: Tokens, unit: Unit, index: np.ndarray) -> tuple[Tables, Tab
 
 
 def _rarity(code: np.ndarray, counted: np.ndarray, index: np.ndarray) -> Tables:
-    """Nats of a token among those of its code, and whether no training record had it."""
+    """Nats of a token among those of its code; whether no training record had it, and the nats of that among all.
+
+    What none had is as probable as all together that one record had (Good 1953): a new tail number is no wonder.
+    """
     counts = np.bincount(index, minlength=len(code)) * counted
     totals = np.bincount(code, weights=counts)[code]
+    once = np.bincount(code, weights=counts == 1)[code]
     with np.errstate(divide="ignore", invalid="ignore"):
-        nats = np.where(counts > 0, -np.log(counts / totals), np.log(2 * (totals + 1)))
+        nats = np.where(counts > 0, -np.log(counts / totals), np.log((totals + 1) / np.maximum(once, 0.5)))
     odd = counted & (counts == 0)
-    return {"rarity": np.where(counted, nats, 0).astype(np.float32), "odd": odd}
+    new = np.where(odd, np.log((counts.sum() + 1) / np.maximum(once, 0.5)), 0)
+    rarity = np.where(counted, nats, 0)
+    return {"rarity": rarity.astype(np.float32), "odd": odd, "new": new.astype(np.float32)}

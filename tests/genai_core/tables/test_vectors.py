@@ -7,14 +7,15 @@ import pyarrow as pa
 import pytest
 import torch
 
+from genai_core.hyperparameters import TabularSettings
 from genai_core.modalities.tabular import TabularCodec
-from genai_core.tables.vectors import CLASSES, OFF_AXIS, fit_vectors, units_of, vectors
+from genai_core.tables.vectors import CLASSES, OFF_AXIS, fit_vectors, units_of, unknown, vectors
 
 ROWS = 900
 
 
 def fitted(table: pa.Table) -> tuple[TabularCodec, dict[str, torch.Tensor]]:
-    codec = TabularCodec.fit(table.to_batches(), table.schema)
+    codec = TabularCodec.fit(table.to_batches(), table.schema, TabularSettings(rare_below=0))
     return codec, fit_vectors(codec.space, torch.from_numpy(codec.encode(table).tokens.astype(np.int64)))
 
 
@@ -93,3 +94,16 @@ def test_missing_values_and_categories_have_codes() -> None:
     odd = codec.encode(pa.table({"x": [5], "word": ["never"], "when": table["when"][:1]}).cast(codec.schema))
     places = vectors(view, torch.from_numpy(odd.tokens.astype(np.int64)), None).places
     assert view["odd"][places][0].tolist() == [False, True, False, False]
+
+
+def test_what_is_new_is_odd_only_where_little_is_new() -> None:
+    """A new part number is expected (Good 1953), a new unit is not."""
+    random = np.random.default_rng(0)
+    table = pa.table({
+        "part": [f"p{i}" for i in random.integers(0, ROWS, ROWS)],
+        "unit": random.choice(["kg", "g"], ROWS),
+    })  # fmt: skip
+    codec, view = fitted(table)
+    new = codec.encode(pa.table({"part": ["never"], "unit": ["lb"]}))
+    part, unit = unknown(view, vectors(view, torch.from_numpy(new.tokens.astype(np.int64)), None))[0].tolist()
+    assert part < 0.3 and unit > 0.9
