@@ -51,13 +51,14 @@ def collapse(fit: Fit) -> None:
         if hasattr(model, "generator"):
             forward = model.generator.forward
             model.generator.forward = functools.partial(_without_noise, forward)
+            model.generator.draw = functools.partial(_without_noise, model.generator.draw)
         else:
             draw = model.prior.draw
             model.prior.draw = lambda rows, generator, draw=draw: draw(rows, generator)[:1].expand(rows, -1)
 
 
-def _without_noise(forward: Callable[..., Any], z: torch.Tensor, labels: Any) -> torch.Tensor:
-    return forward(z[:1].expand(len(z), -1), labels)
+def _without_noise(made: Callable[..., Any], z: torch.Tensor, labels: Any, *rest: Any) -> torch.Tensor:
+    return made(z[:1].expand(len(z), -1), labels, *rest)
 
 
 def freeze(fit: Fit) -> None:

@@ -26,9 +26,10 @@ def main() -> None:
     """Write the pictures whose figures are there."""
     if matrix := kept("sabotage_matrix"):
         (DOCS / "stability.svg").write_text(stability(matrix["figures"]))
-    if toys := kept("mode_collapse_toys"):
-        stacked = {name: found for name in STACKED if (found := kept(f"mode_collapse_stacked_{name}"))}
-        (DOCS / "mode_collapse.svg").write_text(collapse(toys["figures"], stacked))
+    toys = (kept("mode_collapse_toys") or {}).get("figures", {})
+    stacked = {name: found for name in STACKED if (found := kept(f"mode_collapse_stacked_{name}"))}
+    if toys or stacked:
+        (DOCS / "mode_collapse.svg").write_text(collapse(toys, stacked))
 
 
 def kept(name: str) -> dict[str, Any] | None:
