@@ -129,10 +129,11 @@ def _output(job: GenerateJob, header: Header, directory: Path, source: Source | 
     codec: Any = artifact.load_codec(directory)
     conditions_of(codec, job.where, job.prompt, job.balance)
     sharpening(codec, job.temperature, job.top_p)
+    written = codec.written if header.modality == "tabular" else header.schema
     if source is None:
-        return header.schema
+        return written
     check_given(codec, source.schema, job.where, job.balance)
-    return given_schema(source.schema, header.schema)
+    return given_schema(source.schema, written)
 
 
 def plan_of(job: GenerateJob, source: Source | None) -> Plan:
