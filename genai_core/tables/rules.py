@@ -143,7 +143,7 @@ class Rule:
             self._leave_out_members(tables, tokens)
 
     def _leave_out_members(self, tables: Tables, tokens: np.ndarray) -> None:
-        special = tokens[:, 0] >= self.column.groups  # type: ignore[union-attr]
+        special = tokens[:, 0] >= self.column.groups
         tables[0][tokens[special, 0]] = -np.inf
         tables[1][tokens[~special, 0], tokens[~special, 1]] = -np.inf
         allowed = self.codec.space.positions[self.positions[1]].allowed
