@@ -94,7 +94,14 @@ class Health:
 
     def bind(self, kept: dict[str, Any]) -> dict[str, Any]:
         """Go on from what a checkpoint has kept."""
-        fresh: dict[str, Any] = {"rate": 1.0, "restraint": 0, "backs": 0, "since": 0, "events": [], "pulse": {}}
+        fresh: dict[str, Any] = {
+            "rate": 1.0,
+            "restraint": 0,
+            "backs": 0,
+            "since": 0,
+            "events": [],
+            "pulse": {},
+        }
         self.kept = fresh | kept
         self.pulse = Pulse(self.kept["pulse"], not self.implicit)
         return self.kept
