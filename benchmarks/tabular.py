@@ -73,11 +73,11 @@ class Kept:
 
 
 def rounded(value: Any) -> Any:
-    """Floats of a nested dictionary with fewer digits: four below ten, one from there on."""
+    """Floats of a nested dictionary with fewer digits: four below a thousand, one from there on."""
     if isinstance(value, dict):
         return {key: rounded(inner) for key, inner in value.items()}
     if isinstance(value, float):
-        return round(value, DIGITS if abs(value) < 10 else 1)
+        return round(value, DIGITS if abs(value) < 1000 else 1)
     return value
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import resource
 import subprocess
 import sys
 import time
@@ -22,6 +21,7 @@ import pyarrow as pa
 
 import genai_core
 from benchmarks.record import save
+from benchmarks.tabular_ours import peak_memory
 from genai_core.hyperparameters import TabularSettings
 from genai_core.modalities.tabular import TabularCodec
 
@@ -59,7 +59,7 @@ def reading(rows: int) -> dict[str, float]:
 
 def fitting(table: pa.Table, modality: TabularSettings) -> dict[str, float]:
     """CPU seconds of a fit of one epoch, of which how much is the network's training, and the peak memory."""
-    before, started, stepped = _peak(), time.process_time(), [0.0]
+    before, started, stepped = peak_memory(), time.process_time(), [0.0]
     model = genai_core.fit(
         table,
         modality=modality.model_dump(),
@@ -72,15 +72,11 @@ def fitting(table: pa.Table, modality: TabularSettings) -> dict[str, float]:
     model.sample(2048, seed=SEED)
     return {
         "memory_before_mb": before,
-        "peak_memory_mb": _peak(),
+        "peak_memory_mb": peak_memory(),
         "training_cpu_seconds": stepped[0] - started,
         "fit_cpu_seconds": fitted - started,
         "sampled_rows_per_cpu_second": 2048 / (time.process_time() - fitted),
     }
-
-
-def _peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
 
 def case(name: str) -> dict[str, float]:
