@@ -25,6 +25,10 @@ class TwoPlayers(Model):
         self.smallest_batch = critic.pac
         self.labels = Labels(getattr(space, "classes", 0))
 
+    def epochs(self, steps: int) -> int:
+        few, most = self.generator.epochs, super().epochs(steps)
+        return most if few is None else min(max(few[0], few[1] // steps), most)
+
     def initialise(self, x: Tensor) -> None:
         self.labels.initialise(x)
         self.generator.initialise(x)

@@ -14,6 +14,7 @@ class Generator(nn.Module, ABC):
     learning_rate: float = 1e-3
     ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
     own_phase: str | None = None  # trained at every step before the game, with `own_loss`
+    epochs: tuple[int, int] | None = None  # of the game, or as many as give so many steps; None: any model's
     compared: int = 2048  # records that `distance` is given in a validation, at most
 
     @abstractmethod

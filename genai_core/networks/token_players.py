@@ -22,6 +22,9 @@ START_BATCH, START_RATE = 512, 3e-3
 class TokenGenerator(Generator):
     """Noise -> hidden state -> a token of every position."""
 
+    learning_rate = 3e-4  # of the game: faster ones undo the start before the critic knows better
+    epochs = (6, 480)
+
     def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
         self.space, self.settings, self.temperature = space, settings, settings.temperature
