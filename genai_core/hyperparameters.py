@@ -163,7 +163,12 @@ class FitSettings(Settings):
         0.1, gt=0, lt=0.9, description="rows held out for early stopping and p-values"
     )
     evaluations: int = Field(24, ge=1, le=100_000, description="validations spread over the fit")
-    patience: int = Field(6, ge=1, le=100_000, description="validations without improvement before stopping")
+    patience: int | None = Field(
+        None,
+        ge=1,
+        le=100_000,
+        description="validations without improvement before stopping; default: the family's, or 6",
+    )
     ema: float | None = Field(
         None,
         ge=0,

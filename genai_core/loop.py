@@ -292,7 +292,7 @@ class Fit:
         self.replicas.save(self._tensors(), vars(p).copy())
         if not math.isfinite(value) and verdict.do != "back":
             raise TrainingFailed(advice(f"the validation loss is {value} at step {p.step}"))
-        return verdict.do == "stop" or p.stale >= self.settings.patience
+        return verdict.do == "stop" or p.stale >= (self.settings.patience or self.model.patience)
 
     def _keep_good(self) -> None:
         """What the fit goes back to."""

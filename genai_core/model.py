@@ -36,6 +36,7 @@ class Model(nn.Module, ABC):
     weight_decay: float = 0.01
     betas: ClassVar[tuple[float, float]] = (0.9, 0.99)
     ema: float | None = None  # decay of the averaged weights; None: as FitSettings says
+    patience: int = 6  # validations without improvement before a fit stops, unless the job says
     smallest_batch: int = 1  # records that a loss can be computed of
     done: float = 0.0  # share of the schedule that is over; the loop sets it before every step
     restraint: int = (
