@@ -20,7 +20,7 @@ from genai_core.spaces import Space, Tokens
 VALIDATION_BATCH = 512
 VALIDATION_SAMPLES = 4  # enough to tell checkpoints apart
 TABLE_EPOCHS, TABLE_STEPS = 16, 640  # the first are enough, unless they are fewer steps than the second
-TABLE_PATIENCE = 1000  # the bound sways until the rate comes down: stopping early cost .08 of the classifier test
+TABLE_PATIENCE = 1000  # the bound sways until the rate comes down; stopping earlier cost .08 of C2ST
 NOISE_SEED = 0  # the bound uses the same noise for every record, so a score does not depend on its batch
 
 
