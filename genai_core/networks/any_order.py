@@ -29,6 +29,7 @@ HIDDEN, WIDER, MANY_TOKENS = 48, 64, 1000
 DROPOUT = 0.15
 EPOCHS, STEPS = 12, 480  # the first are enough, unless they are fewer steps than the second
 FREE_DECAY = 2.0
+SAFE_WIDTH = 16  # columns
 DRAWN, UNKNOWN = -1, -2  # in place of tokens that are given
 
 
@@ -184,7 +185,7 @@ class Sampler:
         }
         self.from_value = network.source[:, width:]
         self._fold_features()
-        self.weights = [heads[c].T.contiguous() for c in cuts]
+        self.weights = [_widened(heads[c]) for c in cuts]
         self.bias = [network.heads.bias[c].clone() for c in cuts]
         self.drawable_bias = [self._drawable_bias(i) for i in range(len(cuts))]
         self.allowed = [
@@ -271,13 +272,19 @@ class Sampler:
         h = F.gelu(torch.addmm(net.biases[0, i], context, net.inner[i]))
         for layer in (0, 1):
             h += F.gelu(torch.addmm(net.biases[1 + layer, i], h, net.layers[layer, i]))
-        logits = torch.addmm((self.drawable_bias if drawing else self.bias)[i], h, self.weights[i])
+        bias = (self.drawable_bias if drawing else self.bias)[i]
+        logits = (h @ self.weights[i])[:, : len(bias)] + bias
         if i in self.added_pairs:
             logits += net.heads.pair(i)(h, x[:, parent])
         allowed = self.allowed[i]
         if allowed is None:
             return logits
         return logits.masked_fill(~allowed.index_select(0, x[:, parent]), float("-inf"))
+
+
+def _widened(head: Tensor) -> Tensor:
+    """(hidden, tokens or more): with 5 to 11 columns a product of MKL depends on where in the batch a row stands."""
+    return F.pad(head, (0, 0, 0, max(SAFE_WIDTH - len(head), 0))).T.contiguous()
 
 
 class Steering:
