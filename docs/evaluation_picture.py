@@ -44,10 +44,14 @@ def _row(number: int, fault: str, one: dict[str, dict[str, float]], names: list[
     cells = "".join(
         f'<rect class="{"seen" if name in one["noticed_by"] else "unseen"}" x="{LEFT + i * WIDE}" y="{y}" rx="4" '
         f'width="{WIDE - 4}" height="{HIGH - 4}"/><text class="value{" on" if name in one["noticed_by"] else ""}" '
-        f'x="{LEFT + i * WIDE + (WIDE - 4) / 2}" y="{y + 19}">{one["values"][name]:.3g}</text>\n'
+        f'x="{LEFT + i * WIDE + (WIDE - 4) / 2}" y="{y + 19}">{_value(one["values"].get(name))}</text>\n'
         for i, name in enumerate(names)
     )
     return f'<text x="{LEFT - 10}" y="{y + 20}" text-anchor="end">{html.escape(fault)}</text>\n{cells}'
+
+
+def _value(value: float | None) -> str:
+    return "" if value is None else f"{value:.3g}"
 
 
 if __name__ == "__main__":
