@@ -53,6 +53,7 @@ class Progress:
     best: float = math.inf
     best_step: int = 0
     stale: int = 0
+    stopped: bool = False
     history: list[dict[str, float]] = field(default_factory=list)
     steps_per_epoch: int = 0
     worlds: list[list[int]] = field(default_factory=list)  # [step, replicas from then on]
@@ -92,7 +93,7 @@ class Fit:
         self._prepare()
         self._resume()
         self.started = time.monotonic() - self.progress.seconds
-        for step in range(self.progress.step, self.total_steps):
+        for step in range(self.progress.step, 0 if self.progress.stopped else self.total_steps):
             crossed = self._step(step)
             if crossed and self._evaluate():
                 break
@@ -289,10 +290,11 @@ class Fit:
         if verdict.why is not None and verdict.do == "back":
             self._go_back(p.step, verdict.why)
         self._keep_good()
+        p.stopped = verdict.do == "stop" or p.stale >= (self.settings.patience or self.model.patience)
         self.replicas.save(self._tensors(), vars(p).copy())
         if not math.isfinite(value) and verdict.do != "back":
             raise TrainingFailed(advice(f"the validation loss is {value} at step {p.step}"))
-        return verdict.do == "stop" or p.stale >= (self.settings.patience or self.model.patience)
+        return p.stopped
 
     def _keep_good(self) -> None:
         """What the fit goes back to."""
@@ -323,7 +325,7 @@ class Fit:
         if kept is not None:
             self._load(*kept)
         p = self.progress
-        p.health = self.health.bind(p.health)
+        p.health = self.health.resumed(p.health)
         p.steps_per_epoch = self.steps_per_epoch
         if not p.worlds or p.worlds[-1][1] != self.replicas.world:
             p.worlds.append([p.step, self.replicas.world])
@@ -346,7 +348,8 @@ class Fit:
             optimiser.load_state_dict(
                 {"state": state, "param_groups": optimiser.state_dict()["param_groups"]}
             )
-            self.scalers[phase].load_state_dict(self.progress.scales.get(phase, {}))
+            scaler = self.scalers[phase] = self.precision.scaler()  # an alarm comes in the middle of a step
+            scaler.load_state_dict(self.progress.scales.get(phase) or scaler.state_dict())
 
 
 def _recount(p: Progress, steps_per_epoch: int) -> None:
@@ -390,10 +393,7 @@ def held_out(numbers: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Boolean (rows,): which of the numbered rows are held out. Depends on nothing but number and seed."""
     with np.errstate(over="ignore"):
         z = numbers.astype(np.uint64) + np.uint64(seed_of(seed, "split"))
-        for shift, factor in (
-            (30, 0xBF58476D1CE4E5B9),
-            (27, 0x94D049BB133111EB),
-        ):  # splitmix64 (Steele et al. 2014)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele 2014)
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         z ^= z >> np.uint64(31)
     return z / 2.0**64 < fraction

@@ -42,11 +42,13 @@ def job_file(jobs: Iterable[Mapping[str, Any]], address: str | None = None) -> s
 
     Jobs that are not to run inline get the cluster at `address` as their runner.
     """
+    from jobs.spec import KINDS
+
     documents = []
     for one in jobs:
         job = dict(one["job"])
         compute = dict(job.get("compute") or {})
-        if address and compute.get("runner") != "inline":
+        if address and compute.get("runner") != "inline" and "compute" in KINDS[job["job"]].model_fields:
             job["compute"] = {**compute, "runner": address}
         comments = "".join(f"# {line}".rstrip() + "\n" for line in one["text"].splitlines())
         documents.append(comments + json.dumps(job, indent=1, ensure_ascii=False) + "\n")

@@ -17,6 +17,7 @@ WORDS = {
 }
 JOBS = {
     "augment": "real rows and synthetic ones of rare classes, with a check that they help",
+    "evaluate": "how good synthetic records are: fidelity, diversity, utility, privacy",
     "generate": "synthetic rows from a model",
     "impute": "the missing cells of a table, drawn given the others",
     "judge": "pages on which people tell real from synthetic, and see the nearest real record",

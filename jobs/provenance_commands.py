@@ -121,6 +121,7 @@ def _told(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     type=click.Choice(["markdown", "json", "croissant"]),
     default="markdown",
     show_default=True,
+    help="Markdown for people, JSON for programs, Croissant for catalogues.",
 )
 def card(path: str, form: str) -> None:
     """Print the card of a model's directory or of an output: what is known of it, and what nobody stated.

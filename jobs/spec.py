@@ -28,7 +28,17 @@ from pipelines.score import ScoreJob
 from pipelines.train import TrainJob
 from pipelines.translate import TranslateJob
 
-Job = TrainJob | AugmentJob | EvaluateJob | GenerateJob | ImputeJob | JudgeJob | LakeJob | ScoreJob | TranslateJob
+Job = (
+    TrainJob
+    | AugmentJob
+    | EvaluateJob
+    | GenerateJob
+    | ImputeJob
+    | JudgeJob
+    | LakeJob
+    | ScoreJob
+    | TranslateJob
+)
 KINDS: dict[str, type[Job]] = {
     "augment": AugmentJob,
     "evaluate": EvaluateJob,

@@ -112,10 +112,17 @@ def identify(found: Sequence[Entry], slot: Slot | None) -> tuple[str, str]:
 
 
 def _essence(job: Any) -> dict[str, Any]:
-    dumped: dict[str, Any] = job.model_dump(mode="json", by_alias=True, exclude={"compute", "checkpoints"})
+    dumped = _dumped(job, exclude={"compute", "checkpoints"})
     if dumped["job"] == "train":  # the batches of two workers are not those of one
         dumped["workers"] = job.compute.crew
     return dumped
+
+
+def _dumped(job: Any, **options: Any) -> dict[str, Any]:
+    """A job as its file would say it, with the model that it goes on from."""
+    dumped: dict[str, Any] = job.model_dump(mode="json", by_alias=True, **options)
+    start = getattr(getattr(job, "model", None), "start", None)
+    return dumped | {"model": dumped["model"] | {"from": start}} if start else dumped
 
 
 def attempts(known: Sequence[Submission], identifier: str) -> list[Submission]:
@@ -157,8 +164,7 @@ def _packed(found: Sequence[Entry], request: Request, environment: Mapping[str, 
     travelling = [
         {
             "text": mask_text(entry.text),
-            "job": entry.job.model_dump(mode="json", by_alias=True, exclude_unset=True)
-            | {"job": entry.job.job},
+            "job": _dumped(entry.job, exclude_unset=True) | {"job": entry.job.job},
         }
         for entry in found
     ]
@@ -179,8 +185,8 @@ def _packed(found: Sequence[Entry], request: Request, environment: Mapping[str, 
         PACKAGES,
         environment,
         _metadata(found, request, name),
-        # the driver of other jobs only waits, which it may do on the head
-        cpus=max((compute.cpus_per_worker for compute in inline), default=0.0),
+        # jobs without `compute` work in the driver, too; that of others only waits, which it may do on the head
+        cpus=max([*(compute.cpus_per_worker for compute in inline), float(None in places)]),
         gpus=max((compute.gpus_per_worker for compute in inline), default=0.0),
     )
 

@@ -32,6 +32,7 @@ MOST, LEAST = 1024, 50  # made records looked at
 TRAIN = 2048  # training records that made ones are compared with
 RATIO = 10  # records trained on for each one looked at, or the looking would cost too much
 TEXT_RATIO = 64  # a token after the other is drawn
+PATIENT = 1000  # validations: a family as patient ends its schedule, and is told of rises alone
 YOUNG, SETTLED = 0.25, 0.5  # shares of the schedule: what made records say means nothing; is taken as it is
 BACKS, RESTRAINTS = 3, 3  # at most
 ENOUGH = 0.9  # of the best coverage: a checkpoint with less is not chosen
@@ -90,9 +91,9 @@ class Health:
         exact = getattr(model, "bound", None) == "exact" and not isinstance(model.space, Tokens)
         self.looks = self.rows >= LEAST and not exact and isinstance(model, Samples | Translates)
         self.real: Real | None = None
-        self.bind({})
+        self.resumed({})
 
-    def bind(self, kept: dict[str, Any]) -> dict[str, Any]:
+    def resumed(self, kept: dict[str, Any]) -> dict[str, Any]:
         """Go on from what a checkpoint has kept."""
         fresh: dict[str, Any] = {
             "rate": 1.0,
@@ -146,7 +147,8 @@ class Health:
         self.kept["since"] += steps * self.batch
         found: list[Signal] = []
         if self.replicas.rank == 0:
-            found = [*self._of_losses(losses, p.done), *self._of_weights(trained), *self._of_size(p)]
+            done = 0.0 if getattr(averaged, "patience", 0) >= PATIENT else p.done
+            found = [*self._of_losses(losses, done), *self._of_weights(trained), *self._of_size(p)]
             if isinstance(averaged, Model) and hasattr(averaged, "posterior_of"):
                 carried = [likelihood.posterior_collapse(averaged, self.held_out)]
                 found += carried if p.done >= YOUNG else _noted(carried)

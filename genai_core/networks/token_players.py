@@ -55,6 +55,7 @@ class TokenGenerator(Generator):
         From marginals alone the critic wins for good on a table of 15 columns.
         """
         self.observation.initialise(x)
+        torch.manual_seed(0)  # a fit that goes on starts from here again; every step has a seed of its own
         width, latent = self.body.first.out_features, self.body.first.in_features
         encoder = nn.Sequential(TokenEncoder(self.space, self.settings), nn.Linear(width, 2 * latent))
         parts = [*self.parameters(), *encoder.to(x.device).parameters()]
@@ -62,7 +63,7 @@ class TokenGenerator(Generator):
         rows = min(START_BATCH, max(len(x) // 20, 32), len(x))
         steps = min(max(START_PASSES * len(x) // rows, START_STEPS[0]), START_STEPS[1])
         for step in range(steps):
-            batch = x[torch.randint(len(x), (rows,), device=x.device)]
+            batch = x[torch.randint(0, len(x), (rows,), device=x.device)]
             with torch.enable_grad():
                 gradients = torch.autograd.grad(self._bound(encoder, batch), parts)
             for parameter, gradient in zip(parts, gradients, strict=True):

@@ -76,7 +76,9 @@ def test_max_seconds_ends_the_fit_and_the_schedule_with_it() -> None:
 def test_a_loss_that_is_not_finite_fails_with_the_step() -> None:
     with pytest.raises(TrainingFailed, match=r"not finite at step 5; lower fit\.learning_rate"):
         Fit(Constant(blow_up_at=5), ROWS, ROWS[:50], FitSettings(health="off")).run()
-    with pytest.raises(TrainingFailed, match=r"going back to the last good weights at steps 5, 11, 17 did not"):
+    with pytest.raises(
+        TrainingFailed, match=r"going back to the last good weights at steps 5, 11, 17 did not"
+    ):
         Fit(Constant(blow_up_at=5), ROWS, ROWS[:50], FitSettings()).run()
 
 

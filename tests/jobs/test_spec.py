@@ -153,7 +153,7 @@ WRONG = {
     "no rows": (GENERATE.replace("100", "0"), "job.yaml:3: rows is 0; it must be "),
     "absurd rows": (GENERATE.replace("100", "1" + "0" * 30), "job.yaml:3: rows"),
     "rows not a number": (GENERATE.replace("100", ".nan"), "job.yaml:3: rows"),
-    "rows left out": (GENERATE.replace("rows: 100\n", ""), "job.yaml:1: the job needs the key 'rows'"),
+    "rows left out": (GENERATE.replace("rows: 100\n", ""), "job.yaml:1: the job: give rows, how many"),
     "sink left out": (GENERATE.replace("sink", "# sink"), "job.yaml:1: the job needs the key 'sink'"),
     "sink is text": (
         GENERATE.replace("{path: out/synthetic}", "out"),

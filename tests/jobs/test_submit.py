@@ -189,12 +189,16 @@ def test_every_shipped_job_arrives_as_it_left(path: Path, work: Path) -> None:
     content = json.loads((work / entrypoint.PARCEL).read_text())
     (work / "there.yaml").write_text(entrypoint.job_file(content["jobs"], "10.0.0.1:6379"))
     arrived = [entry.job for entry in entries("there.yaml")]
-    home = {"compute": {"runner": "10.0.0.1:6379"}}
+    placed = [job for job in arrived if "compute" in type(job).model_fields]
     assert [job.model_dump(exclude={"compute"}) for job in arrived] == [
         entry.job.model_dump(exclude={"compute"}) for entry in found
     ]
-    assert all(job.compute.runner == home["compute"]["runner"] for job in arrived)
-    assert parcel.metadata["genai.slot"] == str(SLOT) and parcel.cpus == 0
+    assert all(job.compute.runner == "10.0.0.1:6379" for job in placed)
+    assert [getattr(job.model, "start", None) for job in arrived if job.job == "train"] == [
+        entry.job.model.start for entry in found if entry.job.job == "train"
+    ]
+    # what has no place works in the driver
+    assert parcel.metadata["genai.slot"] == str(SLOT) and parcel.cpus == (len(placed) < len(arrived))
 
 
 def test_the_cluster_runs_what_is_not_inline_and_the_text_goes_along(work: Path) -> None:

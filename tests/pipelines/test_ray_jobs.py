@@ -22,7 +22,7 @@ from tests.ray_cluster import RayCluster, free_ports, ticks
 
 pytestmark = [pytest.mark.ray, pytest.mark.slow, pytest.mark.timeout(900)]
 ROOT = Path(__file__).parents[2]
-SHARDS, ROWS = 60, 200
+SHARDS, ROWS = 60, 2000
 TALKER = "genai-0123456789ab"
 TALK = f"""
 import sys

@@ -44,7 +44,9 @@ def test_a_network_starts_from_the_frequency_of_every_value(learnt) -> None:
         of_member = model.log_prob(x)[:, 1]
     pair = x[:, 0] * 25 + x[:, 1]
     counts, groups = torch.bincount(pair)[pair], torch.bincount(x[:, 0])[x[:, 0]]
-    assert (of_member - torch.log(counts / groups)).abs().max() < 0.7, "a tenth of a row is added to every count"
+    assert (of_member - torch.log(counts / groups)).abs().max() < 0.7, (
+        "a tenth of a row is added to every count"
+    )
     assert (of_member - torch.log(counts / groups)).abs().mean() < 0.02
 
 
