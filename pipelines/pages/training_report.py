@@ -14,7 +14,8 @@ WIDTH, HEIGHT, LEFT, SMALL = 720, 180, 52, 90  # of a chart; of its scale at the
 COLOURS = ("var(--good)", "#7c3aed", "#0d9488", "#b45309")
 LEVELS = {WARN: "warning", ACT: "alarm"}
 OWN = """
-.line { fill: none; stroke-width: 1.8 } .warn { stroke: #b45309; stroke-dasharray: 4 3 } .act { stroke: var(--bad) }
+path { fill: none } .line { stroke-width: 1.8 }
+.warn { stroke: #b45309; stroke-dasharray: 4 3 } .act { stroke: var(--bad) }
 .mark { stroke: var(--bad); opacity: .6 } .axis { stroke: var(--line) } h3 { margin: 1.2rem 0 .2rem; font-size: 1rem }
 """
 Points = list[tuple[float, float]]

@@ -16,6 +16,7 @@ from pipelines.context import Context
 from pipelines.pages.training_report import training_page
 from pipelines.tracking import Run
 from pipelines.train import TrainJob
+from tests.browser import Browser, needs_browser
 from tests.contract.spaces import small_table
 
 
@@ -38,6 +39,16 @@ def test_the_page_shows_curves_limits_and_what_was_done_when_and_runs_nothing() 
     assert "went back to the last good weights" in page
     assert "<script" not in page and "30% &lt;b&gt;" in page
     assert "http" not in page.replace("http-equiv", "")
+
+
+@needs_browser
+def test_a_browser_draws_lines_and_fills_nothing(tmp_path: Path) -> None:
+    (tmp_path / "report.html").write_text(training_page("x", facts()))
+    with Browser(tmp_path) as browser:
+        browser.open(tmp_path / "report.html")
+        fills = browser.run("[...document.querySelectorAll('path')].map(p => getComputedStyle(p).fill)")
+        assert len(fills) > 6 and set(fills) == {"none"}
+        assert browser.errors == []
 
 
 def test_a_page_of_a_fit_that_failed_before_its_first_validation() -> None:
