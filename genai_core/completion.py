@@ -34,6 +34,7 @@ from genai_core.tables.given import (
     imputed_schema,
     nulls_for_the_rest,
 )
+from genai_core.watermark import KeyedGenerator, Watermark
 
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
@@ -88,12 +89,14 @@ def impute(
     draws: int = 1,
     columns: Sequence[str] | None = None,
     mark: bool = False,
+    watermark: Watermark | None = None,
 ) -> pa.Table:
     """The rows of a table with their missing cells drawn from p(missing | present).
 
     columns  whose nulls are filled; default: all that the model knows
     draws    how often each row is completed; with several a column `_draw` counts them
     mark     add a column `_imputed`: the names of the columns that were filled in a row
+    watermark  the key by which what was filled can be told, see genai_core.watermark
     """
     codec = codec_of(fitted, "fill missing cells")
     wanted = columns_to_impute(codec, table.schema, columns)
@@ -111,7 +114,7 @@ def impute(
             tokens[np.ix_(empty[name][rows], codec.space.positions_of(codec.schema.names.index(name)))] = (
                 DRAWN
             )
-    made = _drawn(fitted, tokens, seed, rules, {})
+    made = _drawn(fitted, tokens, seed, rules, {}, watermark)
     out = [
         _filled(column, made[name], empty[name][rows]) if name in wanted and empty[name].any() else column
         for name, column in zip(table.column_names, repeated.columns, strict=True)
@@ -181,12 +184,18 @@ def _given(codec: TabularCodec, table: pa.Table, known: Sequence[str]) -> np.nda
 
 
 def _drawn(
-    fitted: FittedModel, tokens: np.ndarray, seed: int, rules: Where, options: Mapping[str, Any]
+    fitted: FittedModel,
+    tokens: np.ndarray,
+    seed: int,
+    rules: Where,
+    options: Mapping[str, Any],
+    watermark: Watermark | None = None,
 ) -> pa.Table:
     """A row for each of the given ones; the cells that were given are for the caller to put back."""
     parts = []
     for number, (x, rows) in enumerate(_blocks(tokens, fitted.codec.space.batches.draw)):
-        generator = torch.Generator().manual_seed(seed_of(seed, "draw", number))
+        generator = KeyedGenerator.of(watermark, fitted.codec.space) if watermark else torch.Generator()
+        generator.manual_seed(seed_of(seed, "draw", number))
         with torch.inference_mode():
             drawn = fitted.model.sample(len(x), generator, rules.conditions, given=x, **options)  # type: ignore[operator]
         random = np.random.default_rng(seed_of(seed, "place", number))

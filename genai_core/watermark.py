@@ -14,17 +14,20 @@ Texts   the next token is that of the largest keyed Gumbel noise plus logit, aft
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.types as pt
 import torch
 from torch import Tensor
 
 from genai_core.errors import InvalidInput, MissingCapability
 from genai_core.spaces import Tokens
+from genai_core.tables.given import IMPUTED
 
 MIN_KEY = 16  # bytes: a short key can be guessed, and its id helps
 FOUND = 4.0  # z from which on a file counts as marked: by chance one in 30,000 does
@@ -167,7 +170,10 @@ class Detection:
 
 
 def detect(fitted: Any, table: pa.Table, mark: Watermark) -> Detection:
-    """Look for a key's mark in rows; columns may be missing. Raises MissingCapability, InvalidInput."""
+    """Look for a key's mark in rows; columns may be missing. Raises MissingCapability, InvalidInput.
+
+    Where a column `_imputed` says which cells were filled, in those alone.
+    """
     check(fitted.kind, fitted.modality)
     schema = fitted.codec.schema
     missing = [name for name in schema.names if name not in table.column_names]
@@ -181,7 +187,8 @@ def detect(fitted: Any, table: pa.Table, mark: Watermark) -> Detection:
     given = pa.table(columns, schema=pa.schema([field.with_nullable(True) for field in schema]))
     tokens = fitted.codec.encode(given).tokens
     if isinstance(fitted.codec.space, Tokens):
-        return _detect_table(tokens, fitted.codec.space, mark, {schema.names.index(name) for name in missing})
+        space, gone = fitted.codec.space, {schema.names.index(name) for name in missing}
+        return _detect_table(tokens, space, mark, gone, _filled(table))
     return _detect_text(tokens, fitted.codec.space, mark)
 
 
@@ -194,17 +201,35 @@ def check(kind: str, modality: str) -> None:
         )
 
 
-def _detect_table(x: np.ndarray, space: Tokens, mark: Watermark, missing: set[int]) -> Detection:
+def _filled(table: pa.Table) -> Callable[[str], np.ndarray | slice]:
+    """Column -> its rows that were drawn."""
+    if IMPUTED not in table.column_names or not pt.is_list(table[IMPUTED].type):
+        return lambda name: slice(None)
+    names = table[IMPUTED].combine_chunks()
+    rows, values = pc.list_parent_indices(names).to_numpy(), pc.list_flatten(names)
+    return lambda name: rows[pc.equal(values, name).to_numpy(zero_copy_only=False)]
+
+
+def _detect_table(
+    tokens: np.ndarray,
+    space: Tokens,
+    mark: Watermark,
+    missing: set[int],
+    filled: Callable[[str], np.ndarray | slice],
+) -> Detection:
     plan = TablePlan.of(space)
     gone = {space.positions_of(field)[0] for field in missing}
     tests: dict[str, float] = {}
     for target in plan.targets:
+        column = space.fields[space.positions[target].field]
+        x = tokens[filled(column)]
         for number, context in enumerate(plan.contexts):
             if target not in gone and gone.isdisjoint(context) and len(x) > 1:
-                name = f"{space.fields[space.positions[target].field]}, context {number + 1}"
-                tests[name] = _correlation(mark.hashes(plan.words(x, target, number)), x[:, target])
+                tests[f"{column}, context {number + 1}"] = _correlation(
+                    mark.hashes(plan.words(x, target, number)), x[:, target]
+                )
     z = sum(tests.values()) / np.sqrt(len(tests)) if tests else 0.0
-    return Detection(float(z), len(x), tests)
+    return Detection(float(z), len(tokens), tests)
 
 
 def _correlation(hashes: np.ndarray, values: np.ndarray) -> float:

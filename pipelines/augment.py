@@ -19,10 +19,12 @@ from genai_core.artifact import Header
 from genai_core.errors import InvalidData, InvalidInput, nearest
 from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, require
+from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, require
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, plan_scoring, shard_seed
+from pipelines.provenance import watermarks
+from pipelines.provenance.watermarks import SYNTHETIC
 from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.scoring.uplift import Holdout, check_uplift, count_classes, find_holdout
 from pipelines.source_rows import refuse_overlap, source_facts
@@ -32,12 +34,11 @@ from pipelines.tracking import resolve_model
 if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
-SYNTHETIC = "_synthetic"
 Rows = Annotated[int, Field(ge=1, le=10**12)]
 Share = Annotated[float, Field(gt=0, lt=1)]
 
 
-class AugmentJob(SyntheticJob):
+class AugmentJob(WatermarkedJob):
     """Add synthetic rows of rare classes to a source, and check that they help."""
 
     job: Literal["augment"] = "augment"
@@ -165,7 +166,7 @@ def check(job: AugmentJob, context: Context) -> list[str]:
     if isinstance(found, Header):
         artifact.check_schema(found, source.schema)
         output = output_schema(source, found.schema)
-        _check_classes(job, resolve_model(job.model, job.track.uri).directory, [*job.classes, *job.balance])
+        _check_model(job, resolve_model(job.model, job.track.uri).directory, [*job.classes, *job.balance])
         facts.append(f"test rows: {find_holdout(job, source, found).said}")
     facts.append(f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)")
     return facts + check_batch(job, source.rows + sum(job.classes.values()), output, None)
@@ -176,6 +177,7 @@ def _refuse_unable(job: AugmentJob, kind: str, modality: str) -> None:
     if modality != "tabular":
         raise InvalidInput(f"this model learnt {modality} records; a job augment adds rows to tables")
     check_sampling(kind, modality, {job.target: None})
+    watermarks.require(job.watermark, kind, modality)
 
 
 def _refuse_no_target(job: AugmentJob, schema: pa.Schema) -> None:
@@ -185,10 +187,12 @@ def _refuse_no_target(job: AugmentJob, schema: pa.Schema) -> None:
         )
 
 
-def _check_classes(job: AugmentJob, directory: Any, classes: list[str]) -> None:
-    """InvalidInput for a class that the model has never seen."""
+def _check_model(job: AugmentJob, directory: Any, classes: list[str]) -> None:
+    """InvalidInput for a class that the model has never seen, and for a watermark that has no room."""
+    codec = artifact.load_codec(directory)
+    watermarks.require_room(job.watermark, codec)
     if classes:
-        artifact.load_codec(directory).given({job.target: classes})
+        codec.given({job.target: classes})
 
 
 def run(job: AugmentJob, context: Context) -> dict[str, Any]:
@@ -209,7 +213,7 @@ def run(job: AugmentJob, context: Context) -> dict[str, Any]:
     wanted = rows_to_add(counts.all, job)
     if not wanted:
         raise InvalidInput(f"no class of {job.target!r} is below the share asked for: {counts.said}")
-    _check_classes(job, model.directory, list(wanted))
+    _check_model(job, model.directory, list(wanted))
     counts.refuse_few(wanted, holdout)
     for line in _told(job, counts.all, wanted, holdout, output, drawn):
         context.log(f"{job.title}: {line}")
@@ -222,7 +226,11 @@ def run(job: AugmentJob, context: Context) -> dict[str, Any]:
         producer=producer,
         output=output,
         synthetic=True,
-        options={"schema": output, "columns": source.schema.names},
+        options={
+            "schema": output,
+            "columns": source.schema.names,
+            "watermark": watermarks.option(job.watermark),
+        },
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: _summary(job, source, holdout, header, wanted, sink, context),
@@ -269,11 +277,13 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
     if work.reader is None:
         raise ValueError("augmenting needs a reader")
     schema, columns, reader = work.options["schema"], list(work.options["columns"]), work.reader
+    mark = watermarks.of_option(work.options["watermark"])
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
         if not shard.pieces:
             of = shard.payload
-            made = model.sample(shard.rows, seed=shard.seed, where=of["where"], first=of["first"])
+            asked = {"where": of["where"], "first": of["first"], "watermark": mark}
+            made = model.sample(shard.rows, seed=shard.seed, **asked)
             return mixed(made, schema, synthetic=True), {"synthetic": made.num_rows}
         parts = [reader.read_with_rows(piece, columns)[0] for piece in shard.pieces]
         return mixed(pa.concat_tables(parts), schema, synthetic=False), {"synthetic": 0}

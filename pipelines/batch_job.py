@@ -19,6 +19,7 @@ from pipelines.outputs.sink import Sink
 from pipelines.plan import ROWS_PER_SHARD, Plan, code_fingerprint, job_id, versions
 from pipelines.provenance import keys, lineage_column
 from pipelines.provenance.keys import SigningKey
+from pipelines.provenance.watermarks import WatermarkSettings
 from pipelines.running.ray_session import check_compute
 from pipelines.settings import ComputeSettings, Settings, SinkSettings, TrackSettings
 from pipelines.stores import storage
@@ -97,6 +98,20 @@ class SyntheticJob(BatchJob):
         return self
 
 
+class WatermarkedJob(SyntheticJob):
+    """The keys of a batch job that draws values one after the other, so that a key can decide them."""
+
+    watermark: WatermarkSettings | None = Field(
+        None, description="a keyed watermark in what is drawn: autoregressive models of tables and texts"
+    )
+
+    @property
+    def spec(self) -> dict[str, Any]:
+        """What decides the bytes: of a watermark the key's id, not the name of the variable that holds it."""
+        plain = super().spec
+        return plain | {"watermark": {"key_id": self.watermark.key_id}} if self.watermark else plain
+
+
 def is_marked(job: BatchJob) -> bool:
     """Whether the files say where they come from; those of scores always do."""
     return not isinstance(job, SyntheticJob) or job.mark
@@ -148,9 +163,11 @@ def check_batch(
     key = signing_key(job)
     signed = [f"signed: with the certificate {key.fingerprint}"] if key else []
     unmarked = [] if is_marked(job) else ["mark: false: the files will not say that they are synthetic"]
+    watermark = getattr(job, "watermark", None)
     return [
         *signed,
         *unmarked,
+        *([f"watermark: key {watermark.key_id}"] if watermark else []),
         *_gate_facts(job, output),
         f"output: {storage.mask(job.sink.path)} ({_state(job, known)})",
         f"runner: {job.compute.runner}, {job.compute.workers} worker(s)",

@@ -28,13 +28,13 @@ from pipelines.context import Context
 from pipelines.gate_settings import DEFAULTS, GateSettings, Limit
 from pipelines.outputs.sink import DATA, Sink, written
 from pipelines.plan import canonical_hash
+from pipelines.provenance.watermarks import SYNTHETIC
 from pipelines.sources import Source, open_source
 from pipelines.sources.parquet import ParquetSource
 from pipelines.stores import storage
 
 HELD, DECISION = "_held", "_DECISION.json"
 PAGES = {evaluate.FILE: "_evaluation.json", evaluate.REPORT: "_evaluation.html"}  # held -> published
-SYNTHETIC = "_synthetic"  # column of an augmented output: whether a row was made
 OF_TABLES = ("column_shapes", "pair_trends", "lost_categories", "singling_out", "utility")
 OF_LIKELIHOODS = ("likelihood_gap", "likelihood_membership_auc")
 

@@ -12,12 +12,11 @@ from genai_core.artifact import Header
 from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
 from genai_core.tables.given import check_given, given_schema
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, identity, require
+from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
 from pipelines.pages.overviews import of_rows
 from pipelines.plan import Plan, Shard, plan_generation, plan_scoring, shard_seed
 from pipelines.provenance import watermarks
-from pipelines.provenance.watermarks import WatermarkSettings
 from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.source_rows import chunks, joined, refuse_overlap, rows_together, source_facts
 from pipelines.sources import Source, SourceSettings, open_source
@@ -34,7 +33,7 @@ Share = Annotated[float, Field(gt=0, le=1)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
-class GenerateJob(SyntheticJob):
+class GenerateJob(WatermarkedJob):
     """Draw rows from a model into a directory of Parquet files."""
 
     job: Literal["generate"] = "generate"
@@ -62,9 +61,6 @@ class GenerateJob(SyntheticJob):
         1.0,
         description="draw from the most probable values only, which hold this much probability; or {age: 0.9}",
     )
-    watermark: WatermarkSettings | None = Field(
-        None, description="a keyed watermark in what is drawn: autoregressive models of tables and texts"
-    )
 
     @model_validator(mode="after")
     def _rows_or_given(self) -> GenerateJob:
@@ -78,12 +74,6 @@ class GenerateJob(SyntheticJob):
             raise ValueError("given goes with neither watermark nor prompt")
         return self
 
-    @property
-    def spec(self) -> dict[str, Any]:
-        """What decides the bytes: of a watermark the key's id, not the name of the variable that holds it."""
-        plain = super().spec
-        return plain | {"watermark": {"key_id": self.watermark.key_id}} if self.watermark else plain
-
 
 def check(job: GenerateJob, context: Context) -> list[str]:
     """Facts about a job that can run; raises InvalidInput for one that cannot."""
@@ -93,7 +83,6 @@ def check(job: GenerateJob, context: Context) -> list[str]:
     elif found is not None:
         _refuse_unable(job, found.model.kind, found.modality.kind)
     facts = [describe(job, found)]
-    facts += [f"watermark: key {job.watermark.key_id}"] if job.watermark else []
     if job.given is not None and context.promised_output(job.given.path) is not None:
         facts.append(f"given: {job.given.path}, which a job above will write")
         return facts + check_batch(job, 0, None, None)
@@ -111,8 +100,7 @@ def _refuse_unable(job: GenerateJob, kind: str, modality: str) -> None:
     require("samples", kind, catalog.FAMILIES[kind].capabilities, "generate rows")
     more = {"given": job.given, "balance": job.balance}
     check_sampling(kind, modality, job.where, job.prompt, job.temperature, job.top_p, **more)
-    if job.watermark is not None:
-        watermarks.require(job.watermark, kind, modality)
+    watermarks.require(job.watermark, kind, modality)
 
 
 def _source(job: GenerateJob) -> Source | None:
@@ -129,6 +117,7 @@ def _output(job: GenerateJob, header: Header, directory: Path, source: Source | 
     codec: Any = artifact.load_codec(directory)
     conditions_of(codec, job.where, job.prompt, job.balance)
     sharpening(codec, job.temperature, job.top_p)
+    watermarks.require_room(job.watermark, codec)
     written = codec.written if header.modality == "tabular" else header.schema
     if source is None:
         return written
@@ -157,7 +146,7 @@ def run(job: GenerateJob, context: Context) -> dict[str, Any]:
     source = _source(job)
     given = job.given is not None
     options = {"where": job.where, "temperature": job.temperature, "top_p": job.top_p, "balance": job.balance}
-    drawn = {"prompt": job.prompt, "watermark": job.watermark.key_env if job.watermark else None}
+    drawn = {"prompt": job.prompt, "watermark": watermarks.option(job.watermark)}
     batch = Batch(
         verb="generate",
         job=job,

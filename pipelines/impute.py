@@ -18,10 +18,11 @@ from genai_core.artifact import Header
 from genai_core.errors import MissingCapability
 from genai_core.tables.given import columns_to_impute, imputed_schema
 from pipelines.batch import Batch, run_batch
-from pipelines.batch_job import SyntheticJob, check_batch, describe, find_header, identity
+from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, plan_scoring, shard_seed
+from pipelines.provenance import watermarks
 from pipelines.running.shard_work import Produce, ShardWork
 from pipelines.source_rows import chunks, joined, refuse_overlap, rows_together, source_facts
 from pipelines.sources import Source, SourceSettings, open_source
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from genai_core.fitted import FittedModel
 
 
-class ImputeJob(SyntheticJob):
+class ImputeJob(WatermarkedJob):
     """Fill the missing cells of a source into a directory of Parquet files."""
 
     job: Literal["impute"] = "impute"
@@ -53,9 +54,9 @@ def check(job: ImputeJob, context: Context) -> list[str]:
     refuse_overlap(job.source, job.sink)
     found = find_header(job, context)
     if isinstance(found, Header):
-        _refuse_unable(found.kind, found.modality)
+        _refuse_unable(job, found.kind, found.modality)
     elif found is not None:
-        _refuse_unable(found.model.kind, found.modality.kind)
+        _refuse_unable(job, found.model.kind, found.modality.kind)
     facts = [describe(job, found)]
     if context.promised_output(job.source.path) is not None:
         facts.append(f"source: {job.source.path}, which a job above will write")
@@ -70,12 +71,13 @@ def check(job: ImputeJob, context: Context) -> list[str]:
     return facts + check_batch(job, plan.rows, output, known)
 
 
-def _refuse_unable(kind: str, modality: str) -> None:
+def _refuse_unable(job: ImputeJob, kind: str, modality: str) -> None:
     if kind != "autoregressive" or modality != "tabular":
         raise MissingCapability(
             f"this {kind} model of {modality} records cannot fill missing cells; train an autoregressive model of "
             "tables for that"
         )
+    watermarks.require(job.watermark, kind, modality)
 
 
 def _output(job: ImputeJob, header: Header, directory: Path, source: Source) -> pa.Schema:
@@ -83,6 +85,7 @@ def _output(job: ImputeJob, header: Header, directory: Path, source: Source) -> 
     artifact.check_schema(header, source.schema)
     codec: Any = artifact.load_codec(directory)
     columns_to_impute(codec, source.schema, job.columns)
+    watermarks.require_room(job.watermark, codec)
     return imputed_schema(source.schema, codec.schema, job.draws, job.imputed)
 
 
@@ -100,7 +103,7 @@ def run(job: ImputeJob, context: Context) -> dict[str, Any]:
     refuse_overlap(job.source, job.sink)
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
-    _refuse_unable(header.kind, header.modality)
+    _refuse_unable(job, header.kind, header.modality)
     source = open_source(job.source)
     source.require_rows()
     batch = Batch(
@@ -112,7 +115,12 @@ def run(job: ImputeJob, context: Context) -> dict[str, Any]:
         producer=producer,
         output=_output(job, header, model.directory, source),
         synthetic=True,
-        options={"columns": job.columns, "draws": job.draws, "mark": job.imputed},
+        options={
+            "columns": job.columns,
+            "draws": job.draws,
+            "mark": job.imputed,
+            "watermark": watermarks.option(job.watermark),
+        },
         reader=source.reader,
         source=source_facts(job.source, source),
         summarise=lambda sink, provenance: _summary(sink),
@@ -132,7 +140,8 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
     """What a worker does with a shard, chunk by chunk."""
     if work.reader is None:
         raise ValueError("imputing needs a reader")
-    reader, options = work.reader, dict(work.options)
+    reader = work.reader
+    options = {**work.options, "watermark": watermarks.of_option(work.options["watermark"])}
     schema = imputed_schema(reader.schema, model.schema, options["draws"], options["mark"])
     together = max(rows_together(model.codec) // options["draws"], 1)
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pyarrow.types as pt
 from pydantic import Field
 
 from genai_core.errors import InvalidInput
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from genai_core.watermark import Watermark
 
 ROWS = 20_000  # of a file, in which a mark is looked for
+SYNTHETIC = "_synthetic"  # column of an augmented output: whether a row was made
 
 
 class WatermarkSettings(Settings):
@@ -56,12 +58,26 @@ def of_option(name: str | None) -> Watermark | None:
     return None if name is None else of_variable(name)
 
 
-def require(settings: WatermarkSettings, kind: str, modality: str) -> None:
-    """Raises InvalidInput without a key, MissingCapability for models that carry no watermark."""
+def option(settings: WatermarkSettings | None) -> str | None:
+    """What workers are told: the variable's name, never the key."""
+    return settings.key_env if settings else None
+
+
+def require(settings: WatermarkSettings | None, kind: str, modality: str) -> None:
+    """Of a job that asks for a watermark: InvalidInput without a key, MissingCapability for models that carry none."""
     from genai_core.watermark import check
 
-    of_variable(settings.key_env)
-    check(kind, modality)
+    if settings is not None:
+        of_variable(settings.key_env)
+        check(kind, modality)
+
+
+def require_room(settings: WatermarkSettings | None, codec: Any) -> None:
+    """Of a job that asks for a watermark: InvalidInput for tables whose columns leave no room for it."""
+    from genai_core.watermark import KeyedGenerator
+
+    if settings is not None:
+        KeyedGenerator.of(of_variable(settings.key_env), codec.space)
 
 
 class Detector:
@@ -80,7 +96,7 @@ class Detector:
             raise InvalidInput(
                 f"{storage.mask(path)} does not say which model made it; name it: --model MODEL looks for the watermark"
             )
-        found = detect(self._fitted(uri), _rows(path), self.mark)
+        found = detect(self._fitted(uri), drawn_rows(_rows(path)), self.mark)
         return {"z": round(found.z, 2), "rows": found.rows, "found": found.found, "key_id": self.mark.key_id}
 
     def _fitted(self, uri: str) -> Any:
@@ -90,6 +106,13 @@ class Detector:
 
             self.loaded[uri] = artifact.load(resolve_model(uri, None).directory)
         return self.loaded[uri]
+
+
+def drawn_rows(table: pa.Table) -> pa.Table:
+    """Those that a model has drawn, where a column says so: an augmented output has real ones too."""
+    if SYNTHETIC not in table.column_names or not pt.is_boolean(table[SYNTHETIC].type):
+        return table
+    return table.filter(table[SYNTHETIC])
 
 
 def _rows(path: str) -> pa.Table:

@@ -19,6 +19,8 @@ from pipelines import augment
 from pipelines.augment import SYNTHETIC, AugmentJob, rows_to_add
 from pipelines.context import Context
 from pipelines.outputs import footer as footers
+from pipelines.provenance.verification import verify
+from pipelines.provenance.watermarks import Detector
 from pipelines.sources import open_source
 
 TINY = {"context": 16, "hidden": 8, "embedding": 4}
@@ -78,6 +80,26 @@ def test_the_same_job_gives_the_same_bytes(spec: dict[str, Any]) -> None:
     assert first["manifest"] == second["manifest"]
     assert run(spec, "other", on_no_gain="skip", seed=4)["manifest"] != first["manifest"]
     assert run(spec, on_no_gain="skip")["reused"]
+
+
+def test_synthetic_rows_carry_a_watermark_and_real_ones_do_not(
+    spec: dict[str, Any], monkeypatch: pytest.MonkeyPatch, small_model: Path
+) -> None:
+    asked = {"watermark": {"key_env": "MARK"}, "on_no_gain": "skip", "classes": {"true": 4000}}
+    with pytest.raises(InvalidInput, match="MARK is empty"):
+        augment.check(job(spec, **asked), Context())
+    monkeypatch.setenv("MARK", "a key for tests only, of 32 bytes")
+    assert any(fact.startswith("watermark: key ") for fact in augment.check(job(spec, **asked), Context()))
+    run(spec, **asked, rows_per_shard=5000)
+    run(spec, "plain", **asked | {"watermark": None}, rows_per_shard=5000)
+    for out, marked in (("out", True), ("plain", False)):
+        verdicts = verify(out, None, Detector("MARK", None))
+        found = {one["synthetic"]: one["watermark"] for one in verdicts if "part-" in one["file"]}
+        assert (found[False]["rows"], found[False]["found"]) == (0, False)
+        assert (found[True]["rows"], found[True]["found"]) == (4000, marked)
+    pq.write_table(pq.read_table("out/data"), "joined.parquet")
+    (joined,) = verify("joined.parquet", None, Detector("MARK", str(small_model)))
+    assert (joined["watermark"]["rows"], joined["watermark"]["found"]) == (4000, True)
 
 
 def test_rows_that_do_not_help_are_written_with_a_warning_or_refused(spec: dict[str, Any]) -> None:

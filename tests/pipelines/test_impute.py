@@ -12,10 +12,13 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
+import genai_core.artifact
 from genai_core.errors import InvalidInput, MissingCapability
 from pipelines import impute
 from pipelines.context import Context
 from pipelines.impute import ImputeJob
+from pipelines.provenance.verification import verify
+from pipelines.provenance.watermarks import Detector
 
 HOLES = ("origin", "delay", "seats", "hour", "price", "carrier")
 
@@ -66,6 +69,32 @@ def test_the_same_job_gives_the_same_bytes(small_model: Path, holes: pa.Table) -
     first, again = run(job(small_model)), run(job(small_model, "again"))
     assert first[0]["manifest"] == again[0]["manifest"]
     assert run(job(small_model, "other", seed=8))[0]["manifest"] != first[0]["manifest"]
+
+
+def test_filled_cells_carry_a_watermark(
+    small_model: Path, workplace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = genai_core.artifact.load(small_model).sample(4000, seed=5)
+    for name in made.column_names:
+        rows = np.where(np.random.default_rng(0).random(4000) < 0.8, -1, np.arange(4000))
+        found = made[name].combine_chunks().take(pa.array(rows, mask=rows < 0))
+        if name in HOLES:
+            made = made.set_column(made.column_names.index(name), name, found)
+    Path("lake").mkdir()
+    pq.write_table(made, "lake/part.parquet")
+    monkeypatch.setenv("MARK", "a key for tests only, of 32 bytes")
+    run(job(small_model, imputed=True, rows_per_shard=5000, watermark={"key_env": "MARK"}))
+    run(job(small_model, "plain", imputed=True, rows_per_shard=5000))
+    marks = {
+        (out, "part-" in one["file"]): one["watermark"]
+        for out in ("out", "plain")
+        for one in verify(out, None, Detector("MARK", None))
+    }
+    assert marks["out", True]["found"] and not marks["plain", True]["found"]
+    monkeypatch.setenv("MARK", "another key for tests, of 32 bytes")
+    assert not any(
+        one["watermark"]["found"] for one in verify("out", None, Detector("MARK", None)) if one["watermark"]
+    )
 
 
 def test_check_says_what_will_happen_and_refuses_what_cannot(small_model: Path, holes: pa.Table) -> None:
