@@ -103,9 +103,21 @@ def _utility(found: Evaluation) -> Verdict | None:
     return Verdict("utility", mark, f"{words[mark]}: {figures} at predicting {target}.")
 
 
+def _differ(found: Evaluation) -> str:
+    """Why distances and attacks say nothing here: unseen records that differ from training ones by themselves."""
+    area = found.measures["c2st_auc"].real
+    if area is None or area.low <= APART[0]:
+        return ""
+    return (
+        f"unseen records differ from training records by themselves (a classifier reaches {area.value:.3f}), so that "
+        "whatever looks like the one looks unlike the other; hold out records at random"
+    )
+
+
 def _privacy(found: Evaluation) -> Verdict:
     faults: list[str] = []
     mark: Mark = "good"
+    differ = _differ(found)
     copies = found.measures.get("copies")
     if copies is not None and copies.synthetic.low > (copies.real.high if copies.real else 0):
         faults.append(f"{copies.synthetic.value:.2%} of them are copies of training records")
@@ -119,18 +131,20 @@ def _privacy(found: Evaluation) -> Verdict:
         ("membership_auc", BETRAYED, "they betray who was trained on (attack {:.3f}, guessing is .5)"),
     ):
         measure = found.measures.get(name)
-        if measure is None or measure.synthetic.low <= 0.5 or measure.synthetic.value <= limits[0]:
+        if differ or measure is None or measure.synthetic.low <= 0.5 or measure.synthetic.value <= limits[0]:
             continue
         faults.append(words.format(measure.synthetic.value))
         mark = "poor" if mark == "poor" or measure.synthetic.value >= limits[1] else "fair"
     single = found.measures.get("singling_out")
-    if single is not None and single.real is not None and single.synthetic.low > single.real.high:
+    if not differ and single and single.real and single.synthetic.low > single.real.high:
         faults.append(
             f"they single people out ({single.synthetic.value:.1%}; unseen rows {single.real.value:.1%})"
         )
         mark = "poor" if mark == "poor" else "fair"
     if faults:
         return Verdict("privacy", mark, f"Training records shine through: {'; '.join(faults)}.")
+    if differ:
+        return Verdict("privacy", "fair", f"Nearness and attacks cannot be read: {differ}.")
     return Verdict(
         "privacy",
         mark,
@@ -142,6 +156,8 @@ def _likelihood(found: Evaluation) -> Verdict | None:
     gap = found.measures.get("likelihood_gap")
     if gap is None:
         return None
+    if differ := _differ(found):
+        return Verdict("likelihood", "fair", f"What the model knows by heart cannot be read: {differ}.")
     area = found.measures["likelihood_membership_auc"].synthetic
     mark = "good" if area.low <= 0.5 else _marked(area.value, *BETRAYED)
     words = {

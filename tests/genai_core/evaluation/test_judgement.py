@@ -72,6 +72,17 @@ def test_copies_are_found_among_all_training_rows_and_by_every_attack(good: Eval
     assert next(one for one in verdicts(found) if one.about == "privacy").mark == "poor"
 
 
+def test_unseen_records_of_another_kind_prove_nothing_about_privacy_but_copies_still_do() -> None:
+    later = HOLDOUT.set_column(1, "age", pc.add(HOLDOUT["age"], 15.0))
+    found = evaluate(REAL, later, people(3), seed=5)
+    assert found["nearer_to_train"].low > 0.53  # since the unseen ones are older
+    privacy = next(one for one in verdicts(found) if one.about == "privacy")
+    assert privacy.mark == "fair" and "hold out records at random" in privacy.text
+    copied = evaluate(REAL, later, pa.concat_tables([people(3).slice(0, 500), REAL.slice(0, 500)]), seed=5)
+    privacy = next(one for one in verdicts(copied) if one.about == "privacy")
+    assert privacy.mark == "poor" and "copies" in privacy.text
+
+
 def test_a_shuffled_column_is_what_gives_the_rows_away(good: Evaluation) -> None:
     made = people(3)
     order = pa.array(np.random.default_rng(0).permutation(ROWS))
