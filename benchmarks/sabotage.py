@@ -34,6 +34,7 @@ from genai_core.train import as_table, modality_settings, new_model, split
 from pipelines.training.allocator import keep_freed_memory
 
 ROWS = {"adult": 6000, "small": 1500, "fashion": 3000, "names": 3000}
+CLOTHES = ("T-shirt", "trousers", "pullover", "dress", "coat", "sandal", "shirt", "sneaker", "bag", "boot")
 SMALL_PICTURES = {"channels": 8, "hidden": 64}
 # family, data, settings of the model, of the fit
 HEALTHY: dict[str, tuple[str, str, dict[str, Any], dict[str, Any]]] = {
@@ -109,7 +110,8 @@ def fashion(data: Path, name: str, seed: int) -> tuple[Grid, np.ndarray]:
         x = x[np.isin(x[:, 0], (0, 7))]
         x[:, 0] = x[:, 0] == 7
     chosen = np.random.default_rng(seed).permutation(len(x))[: ROWS["fashion"]]
-    return Grid(1, 14, 14, classes=2 if name == "domains" else 10), x[chosen]
+    labels = ("shirt", "sneaker") if name == "domains" else CLOTHES
+    return Grid(1, 14, 14, classes=len(labels), class_names=labels), x[chosen]
 
 
 class Bare:
@@ -216,7 +218,11 @@ def matrix(data: Path, chosen: str | None) -> None:
                 family, of, model, fit = HEALTHY[name]
                 one = new_fit(family, of, data, model, {**fit, "validation_fraction": 0.4, **settings}, rows)
                 events = _ran(one)
-                found[f"{kind}, {name}"] = sorted({e["name"] for e in events})
+                found[f"{kind}, {name}"] = {
+                    "found": sorted({e["name"] for e in events}),
+                    "said": sorted({e["said"] for e in events}),
+                    "done": sorted({e["did"] for e in events if e["did"]}),
+                }
                 record.save("sabotage_matrix", found, "sabotage", rows=ROWS["small"])
 
 
@@ -240,6 +246,7 @@ def spoilt(kind: str, name: str, data: Path) -> dict[str, Any]:
     found = [e for e in events if begun[0] < e["step"] <= until]
     return {
         "found": sorted({e["name"] for e in found}),
+        "said": sorted({e["said"] for e in found}),
         "done": sorted({e["did"] for e in found if e["did"]}),
         "before": before,
         "read": {s: v for s, v in last(one.progress).items() if v},

@@ -204,6 +204,14 @@ class PayloadCodec:
         """What whoever trains the model should know of the data."""
         return ()
 
+    @property
+    def label(self) -> dict[str, Any]:
+        """What a space has to know of the label; nothing where there is none."""
+        if self.classes is None:
+            return {}
+        names = tuple(map(str, self.classes.values.to_pylist()))
+        return {"classes": len(names), "label_name": self.classes.field.name, "class_names": names}
+
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise SchemaMismatch, naming every fault, unless tables of `schema` can be encoded."""
         if faults := self.schema_faults(self.schema, schema):

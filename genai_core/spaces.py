@@ -137,6 +137,7 @@ class Grid:
     classes: int = 0
     name: str = "image"
     label_name: str = "label"
+    class_names: tuple[str, ...] = ()
     dtype: DTypeLike = np.uint8
 
     def __post_init__(self) -> None:
@@ -192,6 +193,7 @@ class Sequence:
     classes: int = 0
     name: str = "text"
     label_name: str = "label"
+    class_names: tuple[str, ...] = ()
     dtype: DTypeLike = np.uint8
 
     def __post_init__(self) -> None:

@@ -69,9 +69,7 @@ class AudioCodec(PayloadCodec):
     @cached_property
     def space(self) -> Space:
         """The space of the encoded records."""
-        names = self.schema.names
-        label = {} if self.classes is None else {"classes": len(self.classes), "label_name": names[1]}
-        return self.view.space(name=names[0], **label)
+        return self.view.space(name=self.schema.names[0], **self.label)
 
     def encode(self, table: pa.Table) -> Records:
         """Levels of the view."""

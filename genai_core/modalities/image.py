@@ -77,9 +77,7 @@ class ImageCodec(PayloadCodec):
     @property
     def names(self) -> dict[str, Any]:
         """What a space has to know of the columns."""
-        names = self.schema.names
-        label = {} if self.classes is None else {"classes": len(self.classes), "label_name": names[1]}
-        return {"name": names[0], **label}
+        return {"name": self.schema.names[0], **self.label}
 
     def encode(self, table: pa.Table) -> Records:
         """The label, if there is one, and `entries_of` the picture."""

@@ -88,14 +88,12 @@ class TextCodec(PayloadCodec):
     @cached_property
     def space(self) -> Sequence:
         """The tokens, and the end as the last of the vocabulary."""
-        classes, names = self.classes, self.schema.names
         return Sequence(
             self.tokens.vocabulary + 1,
             self.length,
             end=self.tokens.vocabulary,
-            classes=0 if classes is None else len(classes),
-            name=names[0],
-            label_name=names[-1],
+            name=self.schema.names[0],
+            **self.label,
         )
 
     @property

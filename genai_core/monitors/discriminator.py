@@ -1,4 +1,6 @@
-"""A discriminator that wins too easily, or that knows its training records by heart (Karras et al. 2020)."""
+"""Adversaries: a discriminator that wins too easily, or that knows its training records by heart (Karras et al. 2020);
+a generator that no longer listens to its noise.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +21,26 @@ def judged(model: Any, x: Tensor) -> Tensor:
     x = x[: len(x) // critic.pac * critic.pac]
     labels, _ = model.labels.split(x)
     return critic(model.generator.dense(x), labels).float()
+
+
+@torch.no_grad()
+def noise_ignored(model: Any, rows: int) -> Signal:
+    """Share of the made records that stay the same, entry for entry, when their noise is another and all else the same.
+
+    The first noise stays: a generator may take it for all. Tables are drawn from what the noise gives: the same numbers
+    decide both times.
+    """
+    labels = model.labels.draw(rows, torch.Generator().manual_seed(0), ())
+    z = torch.randn(2, rows, model.latent, generator=torch.Generator().manual_seed(1))
+    z[1, 0] = z[0, 0]
+    first, second = (
+        model.generator.draw(
+            one.to(model.labels.frequencies.device), labels, torch.Generator().manual_seed(2)
+        )
+        for one in z
+    )
+    same = float((first == second)[1:].all(1).float().mean())
+    return signal("noise_ignored", same, f"{same:.0%} of the made records do not depend on their noise")
 
 
 def discriminator(train: Tensor, held_out: Tensor, made: Tensor) -> list[Signal]:

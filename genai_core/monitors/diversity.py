@@ -1,4 +1,5 @@
-"""Diversity of made records: coverage, missing classes and clusters, duplicates, copies of training records.
+"""Diversity of made records: coverage, missing classes and clusters, duplicates, copies of training records, and of
+tables whether the columns depend on each other at all: a generator that ignores its noise draws each by itself.
 
 Everything is measured in features of `views`, on equally many made and held-out records, against real records.
 """
@@ -19,6 +20,35 @@ HEAVY = 0.01  # share of the real records from which on a class or cluster is mi
 CHANCE = 1e-4  # of one group to be missing by chance
 NEAR = 0.1  # of the usual distance to the nearest other record: nearer is a copy
 QUANTILE = 0.01
+FEATURES, SURE = 512, 5.0  # of a table whose dependence is looked at; standard deviations from none
+
+
+@dataclass
+class Ties:
+    """Covariances between features of different columns, and what real records agree on of them."""
+
+    chosen: Tensor  # numbers of the features that are looked at
+    real: Tensor
+    agreed: float
+    noise: Tensor  # variance of each covariance, times rows, where columns do not depend on each other
+
+    @classmethod
+    def of(cls, held_out: Tensor, train: Tensor, columns: Tensor) -> Ties | None:
+        """None for columns that do not depend on each other."""
+        chosen = torch.linspace(0, len(columns) - 1, min(len(columns), FEATURES)).long()
+        apart = (columns[chosen, None] != columns[chosen]).float()
+        real, variances = _covariance(train[:, chosen]) * apart, train[:, chosen].var(0)
+        noise = variances[:, None] * variances * apart
+        agreed = float((_covariance(held_out[:, chosen]) * real).sum())
+        chance = float(noise.square().sum().sqrt()) / (len(train) * len(held_out)) ** 0.5
+        return cls(chosen, real, agreed, noise) if agreed > SURE * chance else None
+
+    def signal(self, made: Tensor) -> Signal:
+        """How much of the dependence between real columns there is between made ones."""
+        found = float((_covariance(made[:, self.chosen]) * self.real).sum()) / self.agreed
+        chance = float((self.real.square() * self.noise).sum().sqrt()) / len(made) ** 0.5 / self.agreed
+        said = f"made columns depend on each other {max(found, 0.0):.0%} as much as real ones"
+        return signal("dependence", found, said, 3 * chance)
 
 
 @dataclass
@@ -32,6 +62,8 @@ class Real:
     train: Tensor
     groups: Tensor  # (train rows,)
     names: list[str]
+    columns: Tensor | None = None  # (d,): the column of a table that each feature is of
+    ties: Ties | None = field(init=False)
     radius: Tensor = field(init=False)  # (rows,): distance to the fifth neighbour among the held-out
     to_train: Tensor = field(init=False)
     usual: float = field(init=False)
@@ -49,6 +81,7 @@ class Real:
         self.usual = float(_others(within).median())
         self.copies = _copies(within, self.usual)
         self.shares = torch.bincount(self.groups, minlength=len(self.names)) / len(self.groups)
+        self.ties = None if self.columns is None else Ties.of(self.held_out, self.train, self.columns)
 
 
 def diversity(real: Real, made: Tensor) -> list[Signal]:
@@ -66,6 +99,7 @@ def diversity(real: Real, made: Tensor) -> list[Signal]:
         ),
         *_histogram(real, real.groups[nearest]),
         _memorising(real, near, n),
+        *([real.ties.signal(made)] if real.ties else []),
     ]
 
 
@@ -116,6 +150,11 @@ def distances(a: Tensor, b: Tensor) -> Tensor:
     squares = a.square().sum(1)[:, None] + b.square().sum(1)
     found = squares - 2 * a @ b.T
     return torch.where(found > 1e-5 * squares, found, 0.0).sqrt()
+
+
+def _covariance(x: Tensor) -> Tensor:
+    centred = x - x.mean(0)
+    return centred.T @ centred / (len(x) - 1)
 
 
 def _others(within: Tensor) -> Tensor:

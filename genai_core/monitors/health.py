@@ -20,13 +20,14 @@ from torch import Tensor, nn
 from genai_core.errors import TrainingFailed
 from genai_core.model import Discriminates, LogProb, Model, Samples, Translates
 from genai_core.monitors import likelihood
-from genai_core.monitors.discriminator import discriminator, judged
+from genai_core.monitors.discriminator import discriminator, judged, noise_ignored
 from genai_core.monitors.diversity import Real, clusters, diversity
 from genai_core.monitors.gradients import Pulse, probe
 from genai_core.monitors.signals import ACT, FINE, WARN, Signal, line, signal
-from genai_core.monitors.views import view
+from genai_core.monitors.views import columns, view
 from genai_core.replicas import Replicas
 from genai_core.spaces import Sequence, Tokens
+from genai_core.two_players import TwoPlayers
 
 MOST, LEAST = 1024, 50  # made records looked at
 TRAIN = 2048  # training records that made ones are compared with
@@ -200,6 +201,8 @@ class Health:
         made = self._made(model)
         found = diversity(self.real, view(model.space)(made))
         covered = next(s.value for s in found if s.name == "coverage")
+        if isinstance(model, TwoPlayers):
+            found.append(noise_ignored(model, self.rows))
         if isinstance(model, Discriminates):
             at = np.linspace(0, len(self.train) - 1, self.rows).astype(np.int64)
             train = self._tensor(self.train[at])
@@ -239,12 +242,13 @@ class Health:
         features = view(space)
         seen = features(train)
         if getattr(space, "classes", 0):
-            names = [f"{space.label_name} number {i}" for i in range(space.classes)]
+            known = space.class_names or [f"number {i}" for i in range(space.classes)]
+            names = [f"{space.label_name} {name}" for name in known]
             groups = train[:, 0]
         else:
             groups = clusters(seen, 0)
             names = [f"cluster {i}" for i in range(int(groups.max()) + 1)]
-        return Real(features(self.held_out[: self.rows]), seen, groups, names)
+        return Real(features(self.held_out[: self.rows]), seen, groups, names, columns(space))
 
     def _tensor(self, x: np.ndarray) -> Tensor:
         return torch.from_numpy(np.ascontiguousarray(x, dtype=np.int64)).to(self.held_out.device)
@@ -277,16 +281,24 @@ class Health:
         for name in ("not_finite", "exploding", "diverging"):
             if name in acting:
                 return "back", acting[name]
-        for name in ("coverage", "duplicates"):
+        for name in ("coverage", "duplicates", "noise_ignored"):
             if name in acting and self.kept.get("before", 0.0) >= GOOD:
                 self.kept["before"] = 0.0
                 return "back", acting[name]
-        held = ("coverage", "duplicates", "saturation", "discriminator_overfit", "memorising")
+        held = (
+            "coverage",
+            "duplicates",
+            "noise_ignored",
+            "saturation",
+            "discriminator_overfit",
+            "memorising",
+        )
         for name in held if self.implicit else ("posterior_collapse",):
             if name in acting and self.restraint < RESTRAINTS:
                 return "restrain", acting[name]
-        if "rising" in acting:
-            return "stop", acting["rising"]
+        for name in ("rising", "memorising"):
+            if name in acting and not self.implicit:
+                return "stop", acting[name]
         return "", None
 
     def went_back(self, step: int, why: Signal) -> str:

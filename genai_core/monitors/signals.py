@@ -33,8 +33,14 @@ LIMITS: dict[str, Limit] = {
         0.99, 0.999, meaning="sign of the discriminator on pairs of a training and a made record"
     ),
     "discriminator_overfit": Limit(0.5, 0.8, meaning="(D train - D held out) / (D train - D made)"),
+    "noise_ignored": Limit(
+        0.9, 0.99, meaning="share of made records that stay the same when their noise is another"
+    ),
     "coverage": Limit(
         0.8, 0.5, True, "share of held-out records near a made one, that of real records being 1"
+    ),
+    "dependence": Limit(
+        0.5, None, True, "dependence between the made columns of a table, that between real ones being 1"
     ),
     "histogram": Limit(0.1, None, meaning="nats between made and real classes or clusters"),
     "missing": Limit(1.0, None, meaning="classes or clusters of over 1 % that are never made"),

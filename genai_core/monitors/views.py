@@ -28,12 +28,7 @@ def view(space: object) -> View:
 @view.register
 def _of_tables(space: Tokens) -> View:
     """Columns on a common scale: values in standard deviations, categories one-hot."""
-    refined = {p.parent for p in space.positions if p.parent is not None and p.values is not None}
-    used = [
-        i
-        for i, p in enumerate(space.positions)
-        if i not in refined and (p.parent is None or p.values is not None)
-    ]
+    used = _used(space)
 
     def features(x: Tensor) -> Tensor:
         x = x.cpu()
@@ -48,6 +43,25 @@ def _of_tables(space: Tokens) -> View:
         return torch.cat(parts, 1)
 
     return features
+
+
+def _used(space: Tokens) -> list[int]:
+    """The positions that say where a record lies: the finest of each value."""
+    refined = {p.parent for p in space.positions if p.parent is not None and p.values is not None}
+    return [
+        i
+        for i, p in enumerate(space.positions)
+        if i not in refined and (p.parent is None or p.values is not None)
+    ]
+
+
+def columns(space: object) -> Tensor | None:
+    """(d,): the column that each feature of a table is of; None for records without columns."""
+    if not isinstance(space, Tokens):
+        return None
+    found = [space.positions[i] for i in _used(space)]
+    widths = [min(p.vocabulary, KINDS) if p.values is None else 2 for p in found]
+    return torch.repeat_interleave(torch.tensor([p.field for p in found]), torch.tensor(widths))
 
 
 def _places(position: Position, x: Tensor, i: int) -> Tensor:

@@ -15,13 +15,17 @@ from genai_core import catalog
 from genai_core.errors import TrainingFailed
 from genai_core.hyperparameters import FitSettings
 from genai_core.loop import Fit, Progress
+from genai_core.monitors.discriminator import noise_ignored
+from genai_core.monitors.diversity import Real, diversity
+from genai_core.monitors.signals import ACT, FINE, WARN, signal
+from genai_core.monitors.views import columns, view
 from genai_core.replicas import Replicas
 from genai_core.spaces import Grid
 from tests.contract import test_models as tables
 from tests.contract.spaces import tiny_space
 
 BEGINS = 0.3  # of the fit: sabotage sets in right after the next validation
-SPACE = Grid(1, 8, 8, classes=4)
+SPACE = Grid(1, 8, 8, classes=4, class_names=("north", "east", "south", "west"))
 
 
 def pictures(rows: int = 600) -> np.ndarray:
@@ -81,7 +85,7 @@ def test_a_collapsed_generator_is_found_at_the_next_validation_and_undone() -> N
     events = sabotaged(fit_of(), collapse)
     assert {e["name"] for e in events} >= {"duplicates", "missing"}
     missing = next(e for e in events if e["name"] == "missing")
-    assert missing["said"].count("label number") == 3
+    assert sum(f"label {name} (" in missing["said"] for name in SPACE.class_names) == 3
     assert any(e["did"] in ("back", "restrain") for e in events)
 
 
@@ -117,6 +121,16 @@ def test_gradients_that_are_not_finite_once_do_not_end_a_fit() -> None:
     assert np.isfinite(progress.best)
 
 
+def test_a_generator_of_tables_that_ignores_its_noise_is_found() -> None:
+    model = catalog.build_model("gan", tiny_space(), tables.SMALL["gan"])
+    model.initialise(torch.from_numpy(tables.data(200)))
+    assert noise_ignored(model, 200).level == FINE
+    draw = model.generator.draw
+    model.generator.draw = lambda z, *more: draw(z[:1].expand_as(z), *more)  # type: ignore[method-assign]
+    stuck = noise_ignored(model, 200)
+    assert (stuck.value, stuck.level) == (1.0, ACT)
+
+
 def test_a_leaked_label_and_a_frozen_generator_are_found() -> None:
     def leak(fit: Fit) -> None:
         known = {tuple(row[1:6].tolist()) for row in pictures()}
@@ -135,6 +149,39 @@ def test_a_leaked_label_and_a_frozen_generator_are_found() -> None:
 
     assert "saturation" in {e["name"] for e in sabotaged(fit_of(), leak)}
     assert "frozen" in {e["name"] for e in sabotaged(fit_of(), freeze)}
+
+
+@pytest.mark.parametrize(("kind", "done"), [("autoregressive", "stop"), ("gan", "restrain")])
+def test_memorising_stops_what_has_a_likelihood_and_holds_adversaries_back(kind: str, done: str) -> None:
+    copied = signal("memorising", 0.5, "half of the made records are copies")
+    assert fit_of(kind).health._decide([copied], 10).do == done
+    assert fit_of(kind, "warn").health._decide([copied], 10).do == ""
+
+
+def test_columns_that_are_drawn_each_by_itself_are_found_where_real_ones_depend() -> None:
+    random = torch.Generator().manual_seed(0)
+    columns, groups = torch.tensor([0, 0, 1, 2]), torch.zeros(600).long()
+
+    def drawn(rows: int, tie: float) -> torch.Tensor:
+        x = torch.randn(rows, 4, generator=random)
+        x[:, 1] += x[:, 0]  # features of one column depend on each other, which says nothing
+        return torch.cat([x[:, :2], tie * x[:, :1] + x[:, 2:3], x[:, 3:]], 1)
+
+    def found(real: Real, made: torch.Tensor) -> list[int]:
+        return [s.level for s in diversity(real, made) if s.name == "dependence"]
+
+    tied = Real(drawn(200, 1.0), drawn(600, 1.0), groups, ["all"], columns)
+    assert found(tied, drawn(200, 1.0)) == [FINE]
+    assert found(tied, drawn(200, 0.0)) == [WARN]
+    loose = Real(drawn(200, 0.0), drawn(600, 0.0), groups, ["all"], columns)
+    assert WARN not in found(loose, drawn(200, 0.0))
+
+
+def test_features_of_tables_know_their_columns() -> None:
+    space = tiny_space()
+    of, features = columns(space), view(space)(torch.zeros(1, 3, dtype=torch.long))
+    assert of is not None and of.tolist() == sorted(of.tolist()) and len(of) == features.shape[1]
+    assert columns(SPACE) is None
 
 
 @pytest.mark.parametrize("kind", ["autoregressive", "gan"])
