@@ -11,10 +11,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit, seed_of
+from genai_core.loop import Fit
 from genai_core.model import Model
 from genai_core.networks.picture_players import convolution, on_canvas, pyramid
 from genai_core.spaces import Grid
+from genai_core.splits import seed_of
 
 BATCH = 500
 

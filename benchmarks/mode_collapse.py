@@ -30,9 +30,10 @@ from benchmarks.classifier import Classifier, fitted
 from genai_core import catalog
 from genai_core.fitted import FittedModel
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit, seed_of
+from genai_core.loop import Fit
 from genai_core.replicas import Replicas
 from genai_core.spaces import Grid
+from genai_core.splits import seed_of
 from genai_core.train import as_table, modality_settings, new_model, split
 from pipelines.training.allocator import keep_freed_memory
 
@@ -90,7 +91,9 @@ def main() -> None:
         kind, model, fit = RIVALS[name]
         found = stacked(name, args.data, args.seed, args.cpu_seconds, args.keep)
         if args.cpu_seconds == USUAL:
-            record.save(f"mode_collapse_stacked_{name}", found, "mode_collapse", kind=kind, model=model, fit=fit)
+            record.save(
+                f"mode_collapse_stacked_{name}", found, "mode_collapse", kind=kind, model=model, fit=fit
+            )
             continue
         path = record.RESULTS / "mode_collapse_stacked_rivals.json"
         earlier = json.loads(path.read_text())["figures"] if path.exists() else {}

@@ -18,9 +18,10 @@ from benchmarks.classifier import Classifier, accuracy, features, fitted
 from genai_core import catalog
 from genai_core.evaluation.frechet import apart
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit, seed_of
+from genai_core.loop import Fit
 from genai_core.model import Model
 from genai_core.spaces import Grid
+from genai_core.splits import seed_of
 
 SPACE = Grid(1, 28, 28, classes=10)
 ROWS = 10_000  # of each sample that is compared; Fashion-MNIST has as many test pictures

@@ -19,9 +19,9 @@ import pyarrow.types as pt
 import torch
 
 from genai_core.errors import InvalidInput, MissingCapability
-from genai_core.loop import seed_of
 from genai_core.modalities.tabular import TabularCodec
 from genai_core.networks.any_order import DRAWN, UNKNOWN
+from genai_core.splits import seed_of
 from genai_core.tables.columns import take
 from genai_core.tables.conditions import Where
 from genai_core.tables.given import (

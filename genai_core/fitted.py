@@ -17,9 +17,9 @@ from genai_core.codec import Codec
 from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.folds import folds_of, out_of_fold
-from genai_core.loop import seed_of
 from genai_core.model import Model, capabilities
 from genai_core.spaces import Records, Tokens
+from genai_core.splits import seed_of
 from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
 from genai_core.watermark import KeyedGenerator, Watermark
 from genai_core.watermark import check as check_watermark

@@ -9,7 +9,6 @@ then the speed of the machine has a say, or workers come and go).
 from __future__ import annotations
 
 import copy
-import hashlib
 import math
 import time
 from collections.abc import Callable, Iterable
@@ -27,20 +26,14 @@ from genai_core.monitors.health import Alarm, Health, advice
 from genai_core.monitors.signals import Signal
 from genai_core.precision import MIN_SCALE, Precision
 from genai_core.replicas import Replicas
+from genai_core.splits import seed_of, spread, validation_rows
 
 INITIAL_ROWS = 200_000  # sample for `Model.initialise`
 INITIAL_ENTRIES = 50_000_000
-VALIDATION_ROWS = 20_000  # no more are evaluated at a time
-VALIDATION_ENTRIES = 2_000_000  # fewer rows where a record is a picture of hundreds of entries
 EMA = 0.995
 MIN_BATCH = 32
 WARM_UP = 0.1  # share of the schedule
-
-
-def seed_of(*parts: int | str) -> int:
-    """A 63-bit seed from its parts."""
-    text = "/".join(map(str, parts)).encode()
-    return int.from_bytes(hashlib.blake2b(text, digest_size=8).digest(), "big") >> 1
+VALIDATING = 0.2  # share of a fit that is limited in seconds, beyond which a validation is left out
 
 
 @dataclass
@@ -50,6 +43,7 @@ class Progress:
     step: int = 0
     done: float = 0.0  # share of the schedule
     seconds: float = 0.0
+    validating: float = 0.0  # of the seconds
     best: float = math.inf
     best_step: int = 0
     stale: int = 0
@@ -197,7 +191,8 @@ class Fit:
         before, after = self.progress.done, self._agreed_done
         self.progress.step, self.progress.done = step + 1, after
         self.on_step(step + 1, after)
-        return math.floor(after * s.evaluations) > math.floor(before * s.evaluations)
+        crossed = math.floor(after * s.evaluations) > math.floor(before * s.evaluations)
+        return crossed and (self._agreed_room or after >= 1)
 
     def _rows(self, step: int) -> np.ndarray:
         """Row numbers of this replica's batch."""
@@ -214,15 +209,16 @@ class Fit:
         optimiser, scaler = self.optimisers[phase], self.scalers[phase]
         loss, flat = self._gradient(x, phase)
         # the clock of replica 0 decides for all: it travels with the gradients
-        clock = self._done(step + 1) * self.replicas.world if self.replicas.rank == 0 else 0.0
-        flat = self.replicas.average(torch.cat([flat, flat.new_tensor([clock, float(loss)])]))
-        self._agreed_done = min(float(flat[-2]), 1.0)
+        clock = (self._done(step + 1), float(self._room())) if self.replicas.rank == 0 else (0.0, 0.0)
+        told = flat.new_tensor([*(value * self.replicas.world for value in clock), float(loss)])
+        flat = self.replicas.average(torch.cat([flat, told]))
+        self._agreed_done, self._agreed_room = min(float(flat[-3]), 1.0), float(flat[-2]) > 0.5
         at = 0
         for p in self.trained[phase]:
             p.grad = flat[at : at + p.numel()].view_as(p)
             at += p.numel()
         scaler.unscale_(optimiser)  # in place: what p.grad shows of `flat`
-        norm = float(flat[:-2].norm())
+        norm = float(flat[:-3].norm())
         if math.isfinite(norm) or not (scaler.is_enabled() and scaler.get_scale() > MIN_SCALE):
             self.health.beat(phase, norm, float(flat[-1]), step)
         flat *= min(1.0, self.settings.clip / (norm + 1e-12))
@@ -254,6 +250,12 @@ class Fit:
             return by_steps
         return min(max(by_steps, (time.monotonic() - self.started) / self.settings.max_seconds), 1.0)
 
+    def _room(self) -> bool:
+        """Whether there is time for a validation. With 60 seconds for a model of sounds they took 49 of them."""
+        return self.settings.max_seconds is None or self.progress.validating <= VALIDATING * (
+            time.monotonic() - self.started
+        )
+
     @torch.no_grad()
     def _average_weights(self, step: int) -> None:
         decay = min(self.ema, (1 + step) / (10 + step))
@@ -264,6 +266,7 @@ class Fit:
     # -- validation and checkpoints --------------------------------------------------------------------------
     def _evaluate(self) -> bool:
         """Validate the averaged weights; True when the fit should stop."""
+        begun = time.monotonic()
         for model in (self.model, self.averaged):
             self._same_buffers(model)
         self.averaged.train()  # drops what a model derived from earlier weights
@@ -275,6 +278,7 @@ class Fit:
         seen = [entry["validation_loss"] for entry in p.history]
         steps = p.step - int(p.history[-1]["step"] if p.history else 0)
         verdict = self.health.read(self.averaged, self.trained, [*seen, value], p, steps)
+        p.validating += time.monotonic() - begun
         if self.health.prefers(value, p.best):
             p.best, p.best_step, p.stale = value, p.step, 0
             self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
@@ -377,23 +381,3 @@ def schedule(done: float) -> float:
     if done < WARM_UP:
         return 0.04 + 0.96 * done / WARM_UP
     return 0.5 * (1 + math.cos(math.pi * (done - WARM_UP) / (1 - WARM_UP))) + 1e-4
-
-
-def validation_rows(records: np.ndarray) -> int:
-    """How many records are looked at in a validation."""
-    return min(VALIDATION_ROWS, max(VALIDATION_ENTRIES // max(records.shape[1], 1), 64))
-
-
-def spread(rows: int, at_most: int) -> np.ndarray:
-    """Row numbers, evenly spaced, at most so many."""
-    return np.linspace(0, rows - 1, min(rows, at_most)).astype(np.int64)
-
-
-def held_out(numbers: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Boolean (rows,): which of the numbered rows are held out. Depends on nothing but number and seed."""
-    with np.errstate(over="ignore"):
-        z = numbers.astype(np.uint64) + np.uint64(seed_of(seed, "split"))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele 2014)
-            z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
-        z ^= z >> np.uint64(31)
-    return z / 2.0**64 < fraction

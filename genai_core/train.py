@@ -18,9 +18,10 @@ from genai_core.errors import InvalidInput, nearest
 from genai_core.fitted import FittedModel
 from genai_core.growth import carry_over, extended, parent_facts
 from genai_core.hyperparameters import FitSettings, ModalitySettings
-from genai_core.loop import Fit, Progress, held_out, seed_of, spread
+from genai_core.loop import Fit, Progress
 from genai_core.model import Model
 from genai_core.spaces import Records
+from genai_core.splits import held_out, seed_of, spread
 from genai_core.tables.columns import is_categorical
 from genai_core.tables.vectors import CLASSES
 from genai_core.threads import threads as use_threads

@@ -13,6 +13,7 @@ import pyarrow.parquet as pq
 
 from genai_core.artifact import Header
 from genai_core.errors import InvalidData, InvalidInput, JobFailed
+from genai_core.splits import held_out
 from pipelines.context import Context
 from pipelines.outputs.sink import Sink
 from pipelines.pages import uplift_page
@@ -96,8 +97,6 @@ def _refuse_same(job: AugmentJob, source: Source, held: Source, learnt: Sequence
 
 def _share(fraction: float, seed: int) -> Chosen:
     def chosen(numbers: np.ndarray) -> np.ndarray:
-        from genai_core.loop import held_out  # brings torch, which `genai check` does without
-
         return held_out(numbers, fraction, seed)
 
     return chosen

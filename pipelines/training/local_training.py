@@ -10,8 +10,9 @@ import torch
 
 from genai_core import artifact
 from genai_core.fitted import FittedModel
-from genai_core.loop import Fit, Replicas, spread
+from genai_core.loop import Fit, Replicas
 from genai_core.spaces import Records
+from genai_core.splits import spread
 from genai_core.threads import denormals_flushed, threads
 from genai_core.train import finish, new_model
 from pipelines.progress import Progress

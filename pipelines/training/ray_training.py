@@ -27,10 +27,11 @@ from torch import Tensor
 from genai_core import artifact, catalog
 from genai_core.errors import JobFailed, Stalled, Unavailable
 from genai_core.fitted import FittedModel
-from genai_core.loop import Fit, Progress, spread
+from genai_core.loop import Fit, Progress
 from genai_core.monitors.signals import line
 from genai_core.replicas import Distributed
 from genai_core.spaces import Records
+from genai_core.splits import spread
 from genai_core.train import finish, new_model, score_rows
 from pipelines.settings import ComputeSettings
 from pipelines.training.allocator import keep_freed_memory

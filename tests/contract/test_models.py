@@ -8,8 +8,9 @@ import torch
 
 from genai_core import catalog
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit, seed_of
+from genai_core.loop import Fit
 from genai_core.model import Condition, capabilities
+from genai_core.splits import seed_of
 from tests.contract.spaces import every_record, tiny_space
 
 SMALL = {

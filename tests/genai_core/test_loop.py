@@ -14,10 +14,11 @@ import torch.nn.functional as F
 from genai_core import catalog
 from genai_core.errors import InvalidInput, TrainingFailed
 from genai_core.hyperparameters import FitSettings
-from genai_core.loop import Fit, held_out, schedule
+from genai_core.loop import Fit, schedule
 from genai_core.model import Model
 from genai_core.networks import pixels, transformer
 from genai_core.replicas import Replicas
+from genai_core.splits import held_out
 from tests.contract import test_grids_and_sequences as others
 from tests.contract import test_models as tables
 from tests.contract.spaces import tiny_space
@@ -218,3 +219,31 @@ def test_a_fit_goes_on_where_it_was_in_its_epochs_when_workers_go(rule: str) -> 
     assert after.progress.step == 5 * after.steps_per_epoch == 5 * 120
     assert after.progress.history[0]["step"] == 120
     assert after.progress.worlds == [[0, 3], [600, 1]]
+
+
+def test_validations_of_a_fit_that_is_limited_in_seconds_leave_time_for_training(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    now = [0.0]
+
+    class Slow(Constant):
+        """A second a step, ten a validation."""
+
+        def forward(self, x: torch.Tensor, phase: str) -> torch.Tensor:
+            now[0] += 1
+            return super().forward(x, phase)
+
+        def validation_loss(self, x: torch.Tensor) -> float:
+            now[0] += 10
+            return super().validation_loss(x)
+
+        def __deepcopy__(self, memo: dict) -> Slow:
+            return Slow()
+
+    monkeypatch.setattr("genai_core.loop.time.monotonic", lambda: now[0])
+    settings = {"max_epochs": 100_000, "evaluations": 50, "patience": 1000, "health": "off"}
+    limited = Fit(Slow(), ROWS, ROWS[:50], FitSettings(max_seconds=100, **settings)).run()
+    assert 2 <= len(limited.history) <= 4 and limited.step >= 60
+    assert limited.history[-1]["step"] == limited.step, "the last weights are looked at"
+    free = Fit(Slow(), ROWS, ROWS[:50], FitSettings(**settings | {"max_epochs": 10})).run()
+    assert len(free.history) == 50
