@@ -107,9 +107,12 @@ def _told(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
         made = {True: "synthetic", False: "not marked as synthetic", None: "not known"}[one["synthetic"]]
         yield f"{one['file']}: {one['verdict']}, {made}, {one['origin']}"
         yield from (f"    {fault}" for fault in one["faults"])
-        for name in ("made_by", "model", "training_data", "rights", "watermark"):
+        for name in ("made_by", "model", "training_data", "rights"):
             if one[name] and one[name] != before.get(name):
                 yield f"    {name.replace('_', ' ')}: {one[name]}"
+        if mark := one["watermark"]:
+            heard = "found" if mark["found"] else "not found"
+            yield f"    watermark: {heard}, z {mark['z']:.1f} in {mark['rows']:,} row(s), key {mark['key_id']}"
         before = {**before, **{name: value for name, value in one.items() if value}}
 
 

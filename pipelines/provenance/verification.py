@@ -27,6 +27,7 @@ from pipelines.outputs.sink import DATA, MANIFEST, Sink
 from pipelines.outputs.sink_files import believed
 from pipelines.provenance import content_credentials as credentials
 from pipelines.provenance import keys, output_files
+from pipelines.provenance.rights import RightsSettings
 from pipelines.provenance.sealing import sidecar_of
 from pipelines.stores import storage
 
@@ -34,6 +35,11 @@ ACCEPTED = "a Parquet, PNG or WAV file, or a directory that holds some"
 INTACT, CHANGED, MISSING, UNLISTED = "intact", "changed", "missing", "unlisted"
 NOT_VERIFIED, UNKNOWN = "not verified", "unknown"
 OURS, OTHERS, UNSIGNED, NOBODY = "signed by us", "signed by others", "not signed", "of unknown origin"
+UNCONFIRMED = (
+    "its footer says what follows, and nothing beside it confirms that: put its sidecar (.c2pa, of the same name) "
+    "beside it, or verify it in its output"
+)
+NOTHING = "it carries nothing: real, made by others, or stripped of what it carried"
 KINDS = (".parquet", *credentials.EMBEDDED)
 Watermark = Callable[[str, Mapping[str, Any]], Mapping[str, Any]]  # (file, provenance) -> z and what it means
 
@@ -206,7 +212,8 @@ def _alone(path: str, anchors: str) -> Verdict:
     provenance = believed("provenance", footer) or {}
     synthetic = provenance.get("synthetic")
     if sidecar is None:
-        return Verdict(path, NOT_VERIFIED if provenance else UNKNOWN, NOBODY, [], provenance, synthetic)
+        verdict, fault = (NOT_VERIFIED, UNCONFIRMED) if provenance else (UNKNOWN, NOTHING)
+        return Verdict(path, verdict, NOBODY, [fault], provenance, synthetic)
     with filesystem.open_input_file(inside) as stream:
         digest = _sha256(stream)
         found = credentials.read(stream, anchors, sidecar)
@@ -223,7 +230,7 @@ def _media(path: str, anchors: str) -> Verdict:
     with storage.explained(path), filesystem.open_input_file(inside) as stream:
         found = credentials.read(stream, anchors, None, credentials.EMBEDDED[Path(path).suffix])
     if found is None:
-        return Verdict(path, UNKNOWN)
+        return Verdict(path, UNKNOWN, faults=[NOTHING])
     origin, faults = _signed(found, None)
     return Verdict(path, CHANGED if faults else INTACT, origin, faults, found.facts, found.synthetic or None)
 
@@ -256,6 +263,8 @@ def _sha256(stream: Any) -> str:
 
 
 def _said(rights: Any) -> str:
-    if not isinstance(rights, Mapping):
-        return "not stated"
-    return "; ".join(f"{name}: {value}" for name, value in rights.items() if value) or "not stated"
+    """What was said of the use of the data, and what was not."""
+    found = rights if isinstance(rights, Mapping) else {}
+    said = [f"{name}: {found[name]}" for name in RightsSettings.model_fields if found.get(name)]
+    open_ = [name for name in ("subjects", "licence", "purpose") if not found.get(name)]
+    return "; ".join([*said, *([f"{', '.join(open_)} not stated"] if open_ else [])])

@@ -166,7 +166,8 @@ def _of_file(path: str) -> Tree:
             footer = footers.read(filesystem, inside)
     except (pa.ArrowException, UnicodeDecodeError) as error:
         raise InvalidData(
-            f"{storage.mask(path)} is no Parquet file, or damaged: {_first_line(error)}"
+            f"{storage.mask(path)} is no Parquet file, or damaged: {_first_line(error)}; "
+            "of a picture or a sound, and of any one file, `genai verify FILE` says where it comes from"
         ) from error
     if footer is None or "job_id" not in footer:
         if named := jobs_in(path):
