@@ -35,6 +35,7 @@ RATIO = 10  # records trained on for each one looked at, or the looking would co
 TEXT_RATIO = 64  # a token after the other is drawn
 PATIENT = 1000  # validations: a family as patient ends its schedule, and is told of rises alone
 YOUNG, SETTLED = 0.25, 0.5  # shares of the schedule: what made records say means nothing; is taken as it is
+STEPS = 50  # before them a posterior has not come to say anything, also where seconds end the fit soon
 BACKS, RESTRAINTS = 3, 3  # at most
 ENOUGH = 0.9  # of the best coverage: a checkpoint with less is not chosen
 GOOD = 0.8
@@ -152,7 +153,7 @@ class Health:
             found = [*self._of_losses(losses, done), *self._of_weights(trained), *self._of_size(p)]
             if isinstance(averaged, Model) and hasattr(averaged, "posterior_of"):
                 carried = [likelihood.posterior_collapse(averaged, self.held_out)]
-                found += carried if p.done >= YOUNG else _noted(carried)
+                found += carried if p.done >= YOUNG and p.step >= STEPS else _noted(carried)
             if self.looks and self.kept["since"] >= self.ratio * self.rows:
                 self.kept["since"] = 0
                 found += self._look(averaged, p.done)

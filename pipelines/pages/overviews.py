@@ -39,7 +39,7 @@ def of_rows(modality: str, column: str) -> Callable[[Sink, Mapping[str, Any]], d
 
 
 def of_anomalies(sink: Sink, modality: str, column: str, score: str, source: Source) -> dict[str, Any]:
-    """Writes a page of the most anomalous records, which are read from the source again."""
+    """Writes a page of the most anomalous records, which are read from the source again; none where none is flagged."""
     if modality not in PAGES:
         return {}
     module = import_module(PAGES[modality])
@@ -50,6 +50,8 @@ def of_anomalies(sink: Sink, modality: str, column: str, score: str, source: Sou
             else []
         )
         listed = pa.Table.from_batches(batches, parquet.schema_arrow)
+    if not listed.num_rows:
+        return {}
     try:
         records = _records(listed, column, source)
     except InvalidData as error:  # the work is done: a source that has changed since costs the page only

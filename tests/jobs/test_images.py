@@ -74,6 +74,8 @@ def test_pictures_are_learnt_drawn_by_class_and_scored(workplace: Path) -> None:
     assert len(odd) == 5 and odd[0]["complexity"] == max(row["complexity"] for row in odd)
     assert {Image.open(io.BytesIO(row["heat_map"])).size for row in odd} == {(8, 8)}, "faults take no place"
     assert any("rows" in why["value"] for why in odd[0]["why"] if why["column"] == "image")
+    done = run("score_images", "model=model", "fdr=1e-9", "sink.path=out/none")
+    assert done["flagged"] == 0 and "overview" not in done, "there is nothing to show"
 
 
 def test_contact_sheets_show_the_pictures_and_belong_to_the_output(workplace: Path) -> None:

@@ -223,3 +223,19 @@ def test_a_fit_goes_on_with_its_health_where_it_was_interrupted() -> None:
 
 def _without_clock(progress: Progress) -> list[dict[str, float]]:
     return [{name: v for name, v in entry.items() if name != "seconds"} for entry in progress.history]
+
+
+@pytest.mark.parametrize(("epochs", "alarmed"), [(8, True), (1, False)])
+def test_a_posterior_that_says_nothing_is_found_once_it_had_time_to(
+    epochs: int, alarmed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model, rows = catalog.build_model("vae", tiny_space(), tables.SMALL["vae"]), tables.data(600)
+    latent = model.posterior.out_features // 2
+    nothing = lambda self, x: (torch.zeros(len(x), latent), torch.zeros(len(x), latent))  # noqa: E731
+    monkeypatch.setattr(type(model), "posterior_of", nothing)
+    how = FitSettings(max_epochs=epochs, evaluations=4, seed=3, patience=100, health="act")
+    progress = Fit(model, rows[150:], rows[:150], how).run()
+    found = [e for e in progress.health["events"] if e["name"] == "posterior_collapse"]
+    assert bool(found) == alarmed
+    assert all(e["level"] == ACT and e["did"] == "restrain" for e in found)
+    assert all("latent dimensions carry less than" in e["said"] for e in found)
