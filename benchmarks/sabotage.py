@@ -192,7 +192,7 @@ DONE_TO = {
     "collapse": ["gan tables", "vae tables", "gan pictures"],
     "frozen generator": ["gan tables", "autoregressive tables"],
     "memorising": ["gan tables", "vae tables"],
-    "dropped class": ["gan pictures"],
+    "dropped class": ["gan pictures", "vae pictures"],
 }
 SET_UPS: dict[str, tuple[dict[str, Any], int | None]] = {
     "tiny batch": ({"batch_size": 4, "max_epochs": 1}, 500),

@@ -19,7 +19,6 @@ STYLE = (
     ".g{fill:#94a3b8;opacity:.35}.r{fill:#c2410c}path{fill:none;stroke:#2563eb;stroke-width:2}"
     "line{stroke:#94a3b8;stroke-dasharray:4 3}@media(prefers-color-scheme:dark){text{fill:#cbd5e1}}</style>"
 )
-STACKED = ("gan", "gan_pac_1", "wgan_gp", "dcgan")
 
 
 def main() -> None:
@@ -27,7 +26,9 @@ def main() -> None:
     if matrix := kept("sabotage_matrix"):
         (DOCS / "stability.svg").write_text(stability(matrix["figures"]))
     toys = (kept("mode_collapse_toys") or {}).get("figures", {})
-    stacked = {name: found for name in STACKED if (found := kept(f"mode_collapse_stacked_{name}"))}
+    long = (kept("mode_collapse_stacked_gan") or {}).get("figures")
+    rivals = (kept("mode_collapse_stacked_rivals") or {}).get("figures", {})
+    stacked = [found for found in ({"gan": long} if long else {}, rivals) if found]
     if toys or stacked:
         (DOCS / "mode_collapse.svg").write_text(collapse(toys, stacked))
 
@@ -77,18 +78,24 @@ def stability(figures: Mapping[str, Any]) -> str:
     return picture(width, height, "Which signal spoke of which sabotage within one validation", parts)
 
 
-def collapse(toys: Mapping[str, Any], stacked: Mapping[str, Any]) -> str:
-    """Bars of modes found, with share of high quality and KL; below, stacked modes over CPU-seconds."""
+def collapse(toys: Mapping[str, Any], stacked: Sequence[Mapping[str, Any]]) -> str:
+    """Bars of modes found, with share of high quality and KL; of stacked digits also modes over CPU-seconds.
+
+    stacked: figures by rival, for each length of training
+    """
     parts: list[str] = []
     y = 14
     for toy, rivals in toys.items():
         parts.append(text(0, y, f"{toy}: modes of {rivals['real']['of']}", 'font-weight="600"'))
         y = _bars(parts, rivals, y + 6)
-    if stacked:
-        parts.append(text(0, y, "stacked digits: modes of 1000", 'font-weight="600"'))
-        y = _bars(parts, {name: one["figures"] for name, one in stacked.items()}, y + 6)
-        y = _curves(parts, stacked, y)
-    return picture(760, y + 10, "Modes that each family finds", parts)
+    for rivals in stacked:
+        seconds = max(one["cpu_seconds"] for one in rivals.values())
+        title = f"stacked digits: modes of 1000, after {seconds:,.0f} CPU-seconds"
+        parts.append(text(0, y, title, 'font-weight="600"'))
+        real = next(iter(rivals.values()))["real"]
+        y = _bars(parts, {"real": real, **rivals}, y + 6)
+        y = _curves(parts, rivals, y)
+    return picture(760, y, "Modes that each family finds", parts)
 
 
 def _bars(parts: list[str], rivals: Mapping[str, Any], y: int) -> int:
@@ -103,20 +110,24 @@ def _bars(parts: list[str], rivals: Mapping[str, Any], y: int) -> int:
     return y + 14
 
 
-def _curves(parts: list[str], stacked: Mapping[str, Any], y: int) -> int:
+def _curves(parts: list[str], rivals: Mapping[str, Any], y: int) -> int:
     """Modes among the made records of each validation."""
-    longest = max(one["figures"]["cpu_seconds"] for one in stacked.values())
-    for name, one in stacked.items():
+    longest, labels = max(one["cpu_seconds"] for one in rivals.values()), []
+    for name, one in rivals.items():
         points = [
-            (h["cpu_seconds"] / longest * 600, 120 - h["modes"] * 0.12) for h in one["figures"]["history"]
+            (130 + h["cpu_seconds"] / longest * 520, y + 120 - h["modes"] * 0.12) for h in one["history"]
         ]
-        path = "L".join(f"{130 + x:.1f},{y + v:.1f}" for x, v in points)
+        path = "L".join(f"{x:.1f},{v:.1f}" for x, v in points)
         parts.append(f'<path d="M{path}"/>')
-        parts.append(text(134 + points[-1][0], y + points[-1][1] + 4, name.replace("_", " ")))
-    parts.append(f'<line x1="130" x2="730" y1="{y + 6}" y2="{y + 6}"/>')
+        labels.append((points[-1][1] + 4, points[-1][0] + 4, name.replace("_", " ")))
+    lowest = 0.0
+    for height, x, name in sorted(labels):  # names that would lie on each other move down
+        lowest = max(height, lowest + 12)
+        parts.append(text(x, lowest, name))
+    parts.append(f'<line x1="130" x2="650" y1="{y + 6}" y2="{y + 6}"/>')
     parts.append(text(0, y + 10, "950 modes"))
-    parts.append(text(730, y + 136, f"{longest:,.0f} CPU-seconds", 'text-anchor="end"'))
-    return y + 140
+    parts.append(text(650, y + 136, f"{longest:,.0f} CPU-seconds", 'text-anchor="end"'))
+    return y + 164
 
 
 if __name__ == "__main__":

@@ -271,8 +271,10 @@ class Health:
         for s in found:
             before = self.kept.setdefault("levels", {}).get(s.name, FINE)
             self.kept["levels"][s.name] = s.level
-            if s.level > before or s is why:
+            more = s.name == "missing" and s.value > self.kept.get("missing", 0)  # others are named now
+            if s.level > before or s is why or more:
                 told.append(self._remember(step, s, do if s is why else ""))
+        self.kept |= {s.name: s.value for s in found if s.name == "missing"}
         if do == "restrain":
             self.kept["restraint"] += 1
         return Verdict(tuple(found), do, tuple(told), why)

@@ -158,6 +158,17 @@ def test_memorising_stops_what_has_a_likelihood_and_holds_adversaries_back(kind:
     assert fit_of(kind, "warn").health._decide([copied], 10).do == ""
 
 
+def test_another_missing_class_is_told_and_the_same_one_once() -> None:
+    health = fit_of().health
+    rounds = [("label east",), ("label east",), ("label east", "label west"), ("label east", "label west")]
+    told = [
+        health._decide([signal("missing", len(names), f"never made: {', '.join(names)}")], step).told
+        for step, names in enumerate(rounds)
+    ]
+    assert [len(lines) for lines in told] == [1, 0, 1, 0]
+    assert "label west" in told[2][0]
+
+
 def test_columns_that_are_drawn_each_by_itself_are_found_where_real_ones_depend() -> None:
     random = torch.Generator().manual_seed(0)
     columns, groups = torch.tensor([0, 0, 1, 2]), torch.zeros(600).long()
