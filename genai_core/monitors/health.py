@@ -37,6 +37,7 @@ PATIENT = 1000  # validations: a family as patient ends its schedule, and is tol
 YOUNG, SETTLED = 0.25, 0.5  # shares of the schedule: what made records say means nothing; is taken as it is
 STEPS = 50  # before them a posterior has not come to say anything, also where seconds end the fit soon
 BACKS, RESTRAINTS = 3, 3  # at most
+STILL = 2  # validations without a better one; of 1000 modes a fit held back for its critic at a quarter found no more
 ENOUGH = 0.9  # of the best coverage: a checkpoint with less is not chosen
 GOOD = 0.8
 
@@ -156,7 +157,7 @@ class Health:
                 found += carried if p.done >= YOUNG and p.step >= STEPS else _noted(carried)
             if self.looks and self.kept["since"] >= self.ratio * self.rows:
                 self.kept["since"] = 0
-                found += self._look(averaged, p.done)
+                found += self._look(averaged, p.done, losses)
         found, kept = self.replicas.gather((found, self.kept))[0]
         self._share(kept)
         return self._decide(found, p.step)
@@ -192,8 +193,8 @@ class Health:
         ]
 
     @torch.no_grad()
-    def _look(self, averaged: Model, done: float) -> list[Signal]:
-        """What made records say."""
+    def _look(self, averaged: Model, done: float, losses: list[float]) -> list[Signal]:
+        """What made records, and those who judge them, say."""
         if self.real is None:
             self.real = self._real()
         model = (
@@ -208,14 +209,15 @@ class Health:
             at = np.linspace(0, len(self.train) - 1, self.rows).astype(np.int64)
             train = self._tensor(self.train[at])
             logits = [judged(model, x) for x in (train, self.held_out[: self.rows], made)]
-            found += discriminator(*logits)
+            judges = discriminator(*logits)
+            found += judges if standing_still(losses) else [_at_most_warned(s) for s in judges]
         self.kept |= {
             "coverage": covered,
             "before": self.kept.get("coverage", 0.0),
             "best_coverage": max(covered, self.kept.get("best_coverage", 0.0)),
         }
         if self.kept["best_coverage"] < GOOD:  # it has not collapsed, it has not come so far
-            found = [replace(s, level=min(s.level, WARN)) if s.name == "coverage" else s for s in found]
+            found = [_at_most_warned(s) if s.name == "coverage" else s for s in found]
         return found if self._grown(done) else _noted(found)
 
     def _grown(self, done: float) -> bool:
@@ -339,6 +341,15 @@ class Health:
     def _remember(self, step: int, s: Signal, did: str) -> str:
         self.kept["events"].append({"step": step, **s.as_dict(), "did": did})
         return line(self.kept["events"][-1])
+
+
+def standing_still(losses: list[float]) -> bool:
+    """Whether the last validations brought nothing better: a critic may win for as long as the generator learns."""
+    return len(losses) > STILL and min(losses[-STILL:]) >= min(losses[:-STILL])
+
+
+def _at_most_warned(s: Signal) -> Signal:
+    return replace(s, level=min(s.level, WARN))
 
 
 def _noted(found: list[Signal]) -> list[Signal]:

@@ -17,6 +17,7 @@ from genai_core.hyperparameters import FitSettings
 from genai_core.loop import Fit, Progress
 from genai_core.monitors.discriminator import noise_ignored
 from genai_core.monitors.diversity import Real, diversity
+from genai_core.monitors.health import standing_still
 from genai_core.monitors.signals import ACT, FINE, WARN, signal
 from genai_core.monitors.views import columns, view
 from genai_core.replicas import Replicas
@@ -149,6 +150,22 @@ def test_a_leaked_label_and_a_frozen_generator_are_found() -> None:
 
     assert "saturation" in {e["name"] for e in sabotaged(fit_of(), leak)}
     assert "frozen" in {e["name"] for e in sabotaged(fit_of(), freeze)}
+
+
+def test_a_critic_that_wins_holds_nobody_back_while_the_generator_learns() -> None:
+    assert (
+        not standing_still([9.0]) and not standing_still([9.0, 4.0, 5.0]) and not standing_still([3.0, 4.0])
+    )
+    assert standing_still([3.0, 4.0, 5.0])
+    for losses, level in (([9.0, 4.0, 3.0], WARN), ([3.0, 4.0, 5.0], ACT)):
+        fit = fit_of()
+        fit._prepare()
+        critic = fit.averaged.critic
+        known = fit._tensor(fit.train)
+        fit.averaged.sample = lambda rows, *more: 255 - known[:rows]  # type: ignore[method-assign]  # noqa: B023
+        critic.forward = lambda dense, labels: -dense.flatten(1).sum(1)[:: critic.pac]  # type: ignore  # noqa: B023
+        found = fit.health._look(fit.averaged, 0.6, losses)
+        assert next(s.level for s in found if s.name == "saturation") == level
 
 
 @pytest.mark.parametrize(("kind", "done"), [("autoregressive", "stop"), ("gan", "restrain")])
