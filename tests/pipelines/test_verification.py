@@ -97,6 +97,12 @@ def test_a_part_and_its_sidecar_are_enough_when_they_have_left_the_output(
         bad[place] ^= 4
         alone.write_bytes(bad)
         assert verdicts(alone, key_directory)["alone.parquet"]["verdict"] == verification.CHANGED
+    alone.write_bytes(data)
+    said = sidecar.read_bytes()
+    Path("alone.c2pa").write_bytes(said.replace(b"lake/flights", b"lake/heights"))
+    assert verdicts(alone, key_directory)["alone.parquet"]["verdict"] == verification.CHANGED
+    Path("alone.c2pa").write_bytes(said)
+    assert verdicts(alone, key_directory)["alone.parquet"]["ok"]
 
 
 def test_others_are_told_from_us_and_strangers_from_both(
@@ -131,6 +137,11 @@ def test_who_asks_for_a_signature_is_not_content_with_hashes(
     assert {one["origin"] for one in plain.values()} == {verification.UNSIGNED}
     assert all(one["ok"] for one in plain.values())
     assert not any(one["ok"] for one in verdicts("plain", key_directory).values())
+    (part,) = Path("plain/data").iterdir()
+    good = part.read_bytes()
+    for place in (100, len(good) // 2, len(good) - 20):  # found by hashes alone
+        part.write_bytes(good[:place] + bytes([good[place] ^ 1]) + good[place + 1 :])
+        assert verdicts("plain", None)[part.name]["verdict"] == verification.CHANGED
 
 
 def test_the_command_answers_with_lines_json_and_a_code(
