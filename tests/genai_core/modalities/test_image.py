@@ -72,6 +72,7 @@ def test_pictures_come_back_as_they_were_read(kind: str, tmp_path: Path) -> None
     codec, table = fitted(COLUMNS[kind](), label=True)
     records = codec.encode(table)
     assert not records.faults and codec.space.fields == ("kind", "picture")
+    assert codec.space.class_names == tuple(sorted(set(table["kind"].to_pylist())))
     assert np.array_equal(codec.pixels(records.tokens), COLOUR.transpose(0, 3, 1, 2))
     assert records.tokens[:, 0].tolist() == [0, 1, 2] * 4
     decoded = codec.decode(records.tokens, np.random.default_rng(0))
