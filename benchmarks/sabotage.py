@@ -68,7 +68,8 @@ def main() -> None:
         matrix(args.data, args.fits)
         return
     names = args.fits.split(",") if args.fits else list(HEALTHY)
-    found = {}
+    path = record.RESULTS / "sabotage_healthy.json"
+    found = json.loads(path.read_text())["figures"] if args.fits and path.exists() else {}
     for name in names:
         runs = [healthy(name, args.data, seed) for seed in range(args.seeds if args.what == "healthy" else 1)]
         found[name] = {

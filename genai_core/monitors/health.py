@@ -31,7 +31,7 @@ from genai_core.two_players import TwoPlayers
 
 MOST, LEAST = 1024, 50  # made records looked at
 TRAIN = 2048  # training records that made ones are compared with
-RATIO = 10  # records trained on for each one looked at, or the looking would cost too much
+RATIO = 16  # records trained on for each one looked at, or the looking would cost too much
 TEXT_RATIO = 64  # a token after the other is drawn
 PATIENT = 1000  # validations: a family as patient ends its schedule, and is told of rises alone
 YOUNG, SETTLED = 0.25, 0.5  # shares of the schedule: what made records say means nothing; is taken as it is
