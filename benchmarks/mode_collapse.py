@@ -232,8 +232,13 @@ def stacked(name: str, data: Path, seed: int, seconds: float, keep: Path) -> dic
         twin.load_state_dict(weights)
         return stacked_figures(judge, drawn(twin, SEEN_DRAWN))
 
-    how = FitSettings(**{"batch_size": 64, "evaluations": 16 if seconds == USUAL else 8, "patience": 1000, "max_epochs": 1000, **fit},
-                      max_seconds=seconds, seed=seed)  # fmt: skip
+    usual = {
+        "batch_size": 64,
+        "patience": 1000,
+        "max_epochs": 1000,
+        "evaluations": 16 if seconds == USUAL else 8,
+    }
+    how = FitSettings(**usual | fit, max_seconds=seconds, seed=seed)
     kept = Kept(keep / f"{name}.safetensors", count)
     progress = CpuFit(network, train[3000:], train[:3000], how, kept).run()
     made = drawn(network, STACKED_DRAWN)
