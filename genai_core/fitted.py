@@ -18,7 +18,7 @@ from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
 from genai_core.folds import folds_of, out_of_fold
 from genai_core.model import Model, capabilities
-from genai_core.spaces import Records, Tokens
+from genai_core.spaces import Records, Tokens, alike
 from genai_core.splits import seed_of
 from genai_core.tables.conditions import check_sampling, conditions_of, sharpening
 from genai_core.watermark import KeyedGenerator, Watermark
@@ -184,8 +184,8 @@ class FittedModel:
         records = self.codec.encode(table)
         with torch.inference_mode():
             parts = [
-                self.model.translate(x, domain)[:rows]  # type: ignore[operator]
-                for x, _, rows in self._batches(records)
+                self.model.translate(x, domain)[: len(at)]  # type: ignore[operator]
+                for x, _, at in self._batches(records)
             ]
         found = torch.cat(parts).numpy() if parts else np.zeros((0, records.tokens.shape[1]), np.int64)
         found[list(records.faults)] = 0
@@ -224,18 +224,20 @@ class FittedModel:
         self.check_scores(names)
         parts: dict[str, list[torch.Tensor]] = {name: [] for name in names}
         entries: list[torch.Tensor] = []
+        order = [np.zeros(0, np.int64)]
         with torch.inference_mode():
-            for x, measure, rows in self._batches(records):
+            for x, measure, at in self._batches(records):
+                order.append(at)
                 for name in names:
                     module, state = catalog.score(name), self._score_state(name)
                     if name == entries_of and hasattr(module, "from_entries"):
                         found = module.entries(self.model, x, state)
-                        entries.append(found[:rows])
-                        parts[name].append(module.from_entries(self.model, x, found, measure)[:rows])
+                        entries.append(found[: len(at)])
+                        parts[name].append(module.from_entries(self.model, x, found, measure)[: len(at)])
                     else:
-                        parts[name].append(module.score(self.model, x, measure, state)[:rows])
-        scored = self._collect(parts, records.faults)
-        return replace(scored, entries=torch.cat(entries).float().numpy()) if entries else scored
+                        parts[name].append(module.score(self.model, x, measure, state)[: len(at)])
+        scored = self._collect(parts, order, records.faults)
+        return replace(scored, entries=_in_order(entries, order).astype(np.float32)) if entries else scored
 
     def entries(self, table: pa.Table, name: str) -> np.ndarray | None:
         """What every entry of a record adds to a score, float32 (rows, entries); None for scores that cannot tell."""
@@ -244,8 +246,12 @@ class FittedModel:
             return None
         records, state = self.codec.encode(table), self._score_state(name)
         with torch.inference_mode():
-            parts = [module.entries(self.model, x, state)[:rows] for x, _, rows in self._batches(records)]
-        return torch.cat(parts).float().numpy() if parts else np.zeros(records.tokens.shape, np.float32)
+            parts = [
+                (module.entries(self.model, x, state)[: len(at)], at) for x, _, at in self._batches(records)
+            ]
+        if not parts:
+            return np.zeros(records.tokens.shape, np.float32)
+        return _in_order(*zip(*parts, strict=True)).astype(np.float32)
 
     def expected(self, table: pa.Table, names: Sequence[str]) -> dict[str, pa.Array]:
         """What each of the columns would hold, given all others: the middle of its distribution, or its mode.
@@ -257,25 +263,26 @@ class FittedModel:
             return {}
         fields = [self.schema.names.index(name) for name in names]
         with torch.inference_mode():
-            parts = [network.expected(x, fields)[:n] for x, _, n in self._batches(self.codec.encode(table))]
+            batches = self._batches(self.codec.encode(table))
+            parts = [network.expected(x, fields)[: len(at)] for x, _, at in batches]
         return self.codec.decode_columns(torch.cat(parts).numpy(), fields)  # type: ignore[attr-defined]
 
-    def _batches(self, records: Records) -> Iterator[tuple[torch.Tensor, torch.Tensor, int]]:
-        """Records, measures and how many of them count: the last batch is padded to the size of all others."""
+    def _batches(self, records: Records) -> Iterator[tuple[torch.Tensor, torch.Tensor, np.ndarray]]:
+        """Records, measures and the numbers of their rows: a group's last batch is padded to the size of the others."""
         together = self.codec.space.batches.score
-        for start in range(0, len(records), together):
-            x = torch.from_numpy(records.tokens[start : start + together].astype(np.int64))
-            measure = torch.from_numpy(records.log_measure[start : start + together])
-            rows = len(x)
-            if rows < together:
-                x = torch.cat([x, x[:1].expand(together - rows, -1)])
-                measure = torch.cat([measure, measure[:1].expand(together - rows, -1)])
-            yield x, measure, rows
+        for group in alike(self.codec.space, records.tokens):
+            for start in range(0, len(group), together):
+                at = group[start : start + together]
+                padded = np.concatenate([at, np.repeat(at[:1], together - len(at))])
+                x = torch.from_numpy(records.tokens[padded].astype(np.int64))
+                yield x, torch.from_numpy(records.log_measure[padded]), at
 
-    def _collect(self, parts: dict[str, list[torch.Tensor]], faults: Mapping[int, str]) -> Scored:
+    def _collect(
+        self, parts: dict[str, list[torch.Tensor]], order: list[np.ndarray], faults: Mapping[int, str]
+    ) -> Scored:
         totals, shares = {}, {}
         for name, found in parts.items():
-            values = torch.cat(found).numpy() if found else np.zeros((0, len(self.schema.names)), np.float32)
+            values = _in_order(found, order) if found else np.zeros((0, len(self.schema.names)), np.float32)
             totals[name] = values.astype(np.float64).sum(1) if values.ndim == 2 else values.astype(np.float64)
             if values.ndim == 2:
                 shares[name] = values
@@ -375,6 +382,14 @@ class FittedModel:
         from genai_core import artifact
 
         return artifact.save(self, directory)
+
+
+def _in_order(parts: Sequence[torch.Tensor], order: Sequence[np.ndarray]) -> np.ndarray:
+    """Parts put together, each of their rows at its number."""
+    values = torch.cat(list(parts)).numpy()
+    out = np.empty_like(values)
+    out[np.concatenate(order)] = values
+    return out
 
 
 def _is_tensor(kind: pa.DataType) -> bool:

@@ -20,6 +20,8 @@ from typing import NamedTuple, Protocol
 import numpy as np
 from numpy.typing import DTypeLike
 
+BUCKET = 32  # tokens
+
 
 class Space(Protocol):
     """What all spaces state about their records."""
@@ -221,6 +223,26 @@ class Sequence:
     def batches(self) -> Batches:
         together = int(np.clip(2**16 // self.length, 8, 256))
         return Batches(min(together, 32), together, together)
+
+
+def rounded(length: int) -> int:
+    """Up to the next multiple of BUCKET tokens."""
+    return max(-(-length // BUCKET), 1) * BUCKET
+
+
+def alike(space: Space, x: np.ndarray) -> list[np.ndarray]:
+    """Row numbers of x (rows, entries) in groups that are scored apart: sequences by their rounded length.
+
+    Nothing needs to be computed beyond a group's length, and what a row's score is computed with depends on the row
+    alone.
+    """
+    rows = np.arange(len(x))
+    if not isinstance(space, Sequence) or space.end is None:
+        return [rows]
+    ended = x[:, space.labelled :] == space.end
+    lengths = np.where(ended.any(1), ended.argmax(1) + 1, space.length)
+    buckets = -(-lengths // BUCKET)
+    return [rows[buckets == bucket] for bucket in np.unique(buckets)]
 
 
 def _label_then(labelled: int, size: int) -> np.ndarray:

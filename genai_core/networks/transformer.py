@@ -16,7 +16,7 @@ from genai_core.networks.causal import CausalNetwork
 from genai_core.networks.labels import Labels
 from genai_core.networks.ngrams import NGrams
 from genai_core.networks.tokens import draw, sharpened
-from genai_core.spaces import Sequence
+from genai_core.spaces import Sequence, rounded
 from genai_core.watermark import marked
 
 HIDDEN, LAYERS, HEAD, DROPOUT = 192, 4, 64, 0.1
@@ -90,8 +90,9 @@ class CausalTransformer(CausalNetwork):
     def _nats(self, x: Tensor) -> Tensor:
         labels, tokens = self.labels.split(x)
         ended = self._ended(tokens)
-        # in training nothing is computed beyond the longest record of the batch
-        length = int((~ended).sum(1).max()) if self.training else tokens.shape[1]
+        # nothing is computed beyond the longest record of the batch
+        longest = int((~ended).sum(1).max())
+        length = longest if self.training else min(tokens.shape[1], rounded(longest))
         read = tokens[:, :length]
         # a record that is trained on must not meet itself in the counts
         own = self.ngrams.blocks_of(tokens) if self.training and self.ngrams is not None else None

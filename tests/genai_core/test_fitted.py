@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+import torch
 
 import genai_core as genai
 from genai_core.errors import InvalidInput, MissingCapability
@@ -104,3 +105,26 @@ def test_pandas_and_numpy_are_read() -> None:
 def test_misspelt_family(model) -> None:
     with pytest.raises(InvalidInput, match="did you mean 'autoregressive'"):
         genai.fit(small_table(), "autoregresive")
+
+
+def test_texts_of_all_lengths_have_the_scores_that_each_has_alone() -> None:
+    random = np.random.default_rng(0)
+    lines = ["".join(random.choice(list("abc d"), n)) for n in [*random.integers(0, 130, 60), 200, 1, 128]]
+    table = pa.table({"line": lines})
+    how = {"modality": {"kind": "text", "length": 128}, "max_epochs": 1, "seed": 3}
+    model = genai.fit(table, "autoregressive", model={"hidden": 32, "layers": 1}, **how)
+    names = ["maximum_surprise", "negative_log_likelihood"]
+    whole = model.score(table, names, entries_of=names[0])
+    order = random.permutation(len(lines))
+    shuffled = model.score(table.take(pa.array(order)), names, entries_of=names[0])
+    for name in names:
+        assert np.array_equal(whole.totals[name][order], shuffled.totals[name])
+        alone = [model.score(table.slice(i, 1), names).totals[name][0] for i in range(0, len(lines), 7)]
+        assert np.array_equal(whole.totals[name][::7], alone)
+    assert whole.entries is not None and shuffled.entries is not None
+    assert np.array_equal(whole.entries[order], shuffled.entries)
+    assert np.array_equal(model.entries(table, names[0]), whole.entries)
+    with torch.inference_mode():  # of one batch, all of one length
+        x = torch.from_numpy(model.codec.encode(table).tokens.astype(np.int64))
+        together = -model.model.log_prob(x).sum(1)
+    assert np.allclose(whole.totals["negative_log_likelihood"], together.numpy(), rtol=1e-4)
