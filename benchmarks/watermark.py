@@ -28,6 +28,7 @@ from genai_core.fitted import FittedModel
 from genai_core.watermark import Watermark, detect
 
 ROWS, KEYS, SEED = 10_000, 24, 0
+LONGEST = 24  # bytes of a name
 MARKS = [Watermark(f"benchmark key number {number}".encode()) for number in range(KEYS)]
 OTHER = Watermark(b"another key, that marked nothing")
 
@@ -135,9 +136,8 @@ def with_noise(table: pa.Table, random: np.random.Generator, share: float) -> pa
 def text_figures(path: Path, seconds: float) -> dict[str, Any]:
     """Of short texts."""
     names = path.read_text().split()
-    fitted = fit(
-        pa.table({"name": names}), modality={"kind": "text", "column": "name"}, seed=SEED, max_seconds=seconds
-    )
+    reading = {"kind": "text", "column": "name", "length": LONGEST}
+    fitted = fit(pa.table({"name": names}), modality=reading, seed=SEED, max_seconds=seconds)
     marked, spent = drawn(fitted, MARKS[0], SEED + 1)
     plain, plain_spent = drawn(fitted, None, SEED + 1)
     return {

@@ -82,7 +82,10 @@ def test_texts_follow_the_logits_and_show_the_key() -> None:
     logits = torch.log(torch.tensor([0.6, 0.25, 0.1, 0.05, 0.0]))
     history = torch.arange(4 * 20_000).view(-1, 4)
     generator = KeyedGenerator.of(KEY, object())
-    drawn = marked(torch.zeros(20_000, dtype=torch.long), logits.expand(20_000, -1), history, generator)
+    random = torch.multinomial(logits.exp(), 20_000, True, generator=torch.Generator().manual_seed(0))
+    generator.manual_seed(0)
+    drawn = marked(random, logits.expand(20_000, -1), history, generator)
+    assert 0.05 < float((drawn != random).float().mean()) < 0.25, "a quarter of the tokens, some as they were"
     assert np.allclose(np.bincount(drawn, minlength=5) / 20_000, logits.exp(), atol=0.015)
     fitted = fit(
         pa.table(
@@ -93,9 +96,10 @@ def test_texts_follow_the_logits_and_show_the_key() -> None:
         max_epochs=1,
         seed=0,
     )
-    texts = fitted.sample(200, seed=1, watermark=KEY)
+    texts = fitted.sample(400, seed=1, watermark=KEY)
     assert detect(fitted, texts, KEY).z > FOUND > abs(detect(fitted, texts, OTHER).z)
-    assert abs(detect(fitted, fitted.sample(200, seed=1), KEY).z) < FOUND
+    assert abs(detect(fitted, fitted.sample(400, seed=1), KEY).z) < FOUND
+    assert len(set(texts["t"].to_pylist())) > 0.9 * len(set(fitted.sample(400, seed=1)["t"].to_pylist()))
 
 
 def test_what_cannot_be_marked_is_refused(fitted: FittedModel) -> None:
