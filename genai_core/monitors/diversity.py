@@ -17,7 +17,7 @@ from genai_core.monitors.signals import Signal, signal
 NEIGHBOURS = 5  # PRDC (Naeem et al. 2020)
 CLUSTERS, ROUNDS = 20, 10
 HEAVY = 0.01  # share of the real records from which on a class or cluster is missed
-CHANCE = 1e-4  # of one group to be missing by chance
+CHANCE = 1e-4  # of one group to be missing by chance, of a share to be as high
 NEAR = 0.1  # of the usual distance to the nearest other record: nearer is a copy
 QUANTILE = 0.01
 FEATURES, SURE = 512, 5.0  # of a table whose dependence is looked at; standard deviations from none
@@ -169,5 +169,7 @@ def _copies(within: Tensor, usual: float) -> float:
 
 
 def _noise(n: int) -> float:
-    """Three standard deviations of the difference of two shares of about a hundredth, less what limits allow for."""
-    return max(3 * (2 * QUANTILE * (1 - QUANTILE) / n) ** 0.5 - QUANTILE, 0.0)
+    """What chance adds to a share of a hundredth: more, one look in ten thousand finds (counts are Poisson's)."""
+    counts = torch.arange(1.0, n + 1)
+    unlikely = torch.special.gammainc(counts, torch.full_like(counts, n * QUANTILE)) < CHANCE
+    return max(float(counts[unlikely][:1].sum()) / n - QUANTILE, 0.0)
