@@ -54,7 +54,7 @@ def extended(codec: Any, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -
             if added := len(column.values) - before:
                 notes.append(f"column {name!r} has {added:,} value(s) that are new to the model")
         columns.append(column)
-    return TabularCodec(codec.schema, columns, rows, codec.made, codec.written, tuple(notes))
+    return TabularCodec(codec.schema, columns, rows, codec.made, codec.written, tuple(notes), codec.relations)
 
 
 def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

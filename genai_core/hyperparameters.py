@@ -261,6 +261,11 @@ class TabularSettings(Reading):
         description="no number is drawn beyond the so-many-th least and greatest one, for privacy; 0: up to the "
         "extremes; at most one row in 200",
     )
+    relations: Literal["find", "ignore"] = Field(
+        "find",
+        description="sums, differences, products and equalities of columns that hold exactly: found and kept, or "
+        "learnt like everything else",
+    )
     made: dict[str, Made] = Field(
         default_factory=dict,
         description="columns that are not learnt but made when rows are drawn, such as {id: {kind: sequence}}",

@@ -91,16 +91,38 @@ class Position:
     off_axis: OffAxis | None = None
 
 
+class Implied(Protocol):
+    """A field some of whose records follow from others: see `genai_core.tables.relations`.
+
+    position  its token that says so, if it is not 0; decided before the others of the field
+    own       its other positions, whose tokens then follow
+    operands  fields that must be known before they do
+    """
+
+    @property
+    def field(self) -> int: ...
+    @property
+    def position(self) -> int: ...
+    @property
+    def own(self) -> tuple[int, ...]: ...
+    @property
+    def operands(self) -> tuple[int, ...]: ...
+
+    def tokens(self, x: np.ndarray) -> np.ndarray:
+        """(rows, own positions) of records x (rows, positions) whose operands are known; -1 where nothing follows."""
+
+
 @dataclass(frozen=True, eq=False)
 class Tokens:
     """Records of categorical variables: x has shape (batch, positions), integers.
 
     fields names what the positions describe; several positions may share one field, and then the later ones
-    refine the earlier (a quantile bin, then the rank inside it).
+    refine the earlier (a quantile bin, then the rank inside it). implied: fields that may follow from others.
     """
 
     positions: tuple[Position, ...]
     fields: tuple[str, ...]
+    implied: tuple[Implied, ...] = ()
     field_of: np.ndarray = field(init=False)
     dtype: DTypeLike = np.int16
 

@@ -28,9 +28,14 @@ def spread(rows: int, at_most: int) -> np.ndarray:
 
 def held_out(numbers: np.ndarray, fraction: float, seed: int) -> np.ndarray:
     """Boolean (rows,): which of the numbered rows are held out. Depends on nothing but number and seed."""
+    return uniform_of(numbers, seed_of(seed, "split")) < fraction
+
+
+def uniform_of(numbers: np.ndarray, seed: int) -> np.ndarray:
+    """float64 (rows,) in [0, 1]: a random number for each of the numbered rows (splitmix64: Steele et al. 2014)."""
     with np.errstate(over="ignore"):
-        z = numbers.astype(np.uint64) + np.uint64(seed_of(seed, "split"))
-        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):  # splitmix64 (Steele 2014)
+        z = numbers.astype(np.uint64) + np.uint64(seed)
+        for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
             z = (z ^ (z >> np.uint64(shift))) * np.uint64(factor)
         z ^= z >> np.uint64(31)
-    return z / 2.0**64 < fraction
+    return z / 2.0**64

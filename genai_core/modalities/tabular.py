@@ -15,10 +15,12 @@ import pyarrow.types as pt
 from genai_core.codec import MIN_ROWS, digest_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
 from genai_core.hyperparameters import Made, TabularSettings
-from genai_core.spaces import Records, Tokens
+from genai_core.spaces import Position, Records, Tokens
 from genai_core.tables.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
 from genai_core.tables.conditions import Where
 from genai_core.tables.identifiers import MADE, WATCHED_ROWS, Found, Watch, check_made, make, settle
+from genai_core.tables.relation_search import Sample
+from genai_core.tables.relations import Middle, Related, Relation, numbers_of, settled
 
 
 class TabularCodec:
@@ -36,6 +38,7 @@ class TabularCodec:
         made: Mapping[str, Made] | None = None,
         written: pa.Schema | None = None,
         notes: tuple[str, ...] = (),
+        relations: tuple[Relation, ...] = (),
     ) -> None:
         self.schema = schema
         self.columns = columns
@@ -43,6 +46,7 @@ class TabularCodec:
         self.made = dict(made or {})  # columns outside the model, see `genai_core.tables.identifiers`
         self.written = written or schema  # of drawn rows: with the columns that are made
         self.notes = notes
+        self.relations = relations  # those to compute first come first
 
     @staticmethod
     def learnt_columns(schema: pa.Schema, settings: TabularSettings) -> pa.Schema:
@@ -58,6 +62,7 @@ class TabularCodec:
         kept, written = _split_schema(schema, settings)
         watch = Watch(kept if settings.identifiers != "learn" else pa.schema([]))
         summaries = {field.name: ColumnSummary(field.type) for field in kept}
+        sample = Sample(kept if settings.relations == "find" else pa.schema([]))
         rows, found, judged = 0, list[Found](), False
         for batch in batches:
             rows += batch.num_rows
@@ -68,6 +73,7 @@ class TabularCodec:
                     del summaries[one.name]
             for name, summary in summaries.items():
                 _update(summary, batch.column(name), name)
+            sample.update(batch)
         if rows < MIN_ROWS:
             raise InvalidData(
                 f"found {rows} row(s) to learn from; at least {MIN_ROWS} are needed. "
@@ -78,15 +84,41 @@ class TabularCodec:
         learnt = readable_schema(kept, masked)
         keep = (settings.max_categories, settings.rare_below, settings.clip_extremes)
         columns = [summaries[name].column(*keep) for name in learnt.names]
-        return cls(learnt, columns, rows, {**settings.made, **masked}, written, tuple(notes))
+        relations = sample.found(learnt)
+        notes += [f"kept: {one.text(learnt.names)} (in {one.share:.0%} of the rows)" for one in relations]
+        made = {**settings.made, **masked}
+        return cls(learnt, columns, rows, made, written, tuple(notes), relations)
 
     @cached_property
     def space(self) -> Tokens:
         """The space of the encoded records."""
         positions: list = []
+        of: dict[int, list[Relation]] = {}
+        for one in self.relations:
+            of.setdefault(one.target, []).append(one)
         for number, column in enumerate(self.columns):
             positions += column.positions(number, len(positions))
-        return Tokens(tuple(positions), tuple(self.schema.names))
+            if number in of:
+                tokens = 1 + len(of[number])
+                positions.append(Position(tokens, number, np.ones(tokens, bool)))
+        return Tokens(tuple(positions), tuple(self.schema.names), self._related(of, positions))
+
+    def _related(self, of: Mapping[int, list[Relation]], positions: list[Position]) -> tuple[Related, ...]:
+        at = {i: [k for k, p in enumerate(positions) if p.field == i] for i in range(len(self.columns))}
+        own = {i: places[:-1] if i in of else places for i, places in at.items()}
+        return tuple(
+            Related(
+                field=number,
+                position=at[number][-1],
+                own=tuple(own[number]),
+                operands=tuple(sorted({i for one in relations for i in one.operands})),
+                relations=tuple(relations),
+                decimals=relations[0].decimals,
+                columns=self.columns,
+                positions=own,
+            )
+            for number, relations in of.items()
+        )
 
     @staticmethod
     def schema_faults(learnt: pa.Schema, schema: pa.Schema) -> list[str]:
@@ -110,11 +142,31 @@ class TabularCodec:
         self.check_schema(table.schema)
         tokens: list[np.ndarray] = []
         measures = []
-        for field, column in zip(self.schema, self.columns, strict=True):
-            parts, measure = column.encode(_one_array(table.column(field.name), field.type))
+        related = {one.field: one for one in self.related}
+        for i, column in enumerate(self.columns):
+            parts, measure = column.encode(_column(table, self.schema, i))
             tokens += parts
             measures.append(measure)
+            if (number := len(measures) - 1) in related:
+                one = related[number]
+                numbers = {i: numbers_of(_column(table, self.schema, i)) for i in (number, *one.operands)}
+                keeps = one.kept(numbers)
+                tokens.append(keeps)
+                # what follows from others has no density; beyond the axis the measure tells where a value lies
+                on_axis = self.space.positions[one.own[0]].drawable[parts[0]]
+                measures[-1] = np.where((keeps > 0) & on_axis, 0, measure)
         return Records(np.stack(tokens, 1), np.stack(measures, 1))
+
+    @property
+    def related(self) -> tuple[Related, ...]:
+        """The columns with relations, those to compute first first."""
+        return self.space.implied  # type: ignore[return-value]
+
+    def settle(
+        self, table: pa.Table, tokens: np.ndarray, given: Mapping[int, np.ndarray] | None = None
+    ) -> pa.Table:
+        """The table with what its rows' tokens say of relations true in it: see `genai_core.tables.relations`."""
+        return settled(self.related, table, tokens, given or {})
 
     def decode(self, tokens: np.ndarray, random: np.random.Generator) -> pa.Table:
         """A table of exactly `schema`."""
@@ -123,7 +175,7 @@ class TabularCodec:
             width = len(self.space.positions_of(number))
             arrays.append(column.decode(tokens[:, at : at + width], random))
             at += width
-        return pa.Table.from_arrays(arrays, schema=self.schema)
+        return self.settle(pa.Table.from_arrays(arrays, schema=self.schema), tokens)
 
     def complete(self, table: pa.Table, seed: int, first: int = 0) -> pa.Table:
         """Drawn rows of `schema` as rows of `written`; first: number of their first row in the whole output."""
@@ -137,7 +189,7 @@ class TabularCodec:
 
     def decode_columns(self, tokens: np.ndarray, fields: Iterable[int]) -> dict[str, pa.Array]:
         """Some columns alone; of the values that a token stands for, the middle one."""
-        middle: Any = _Middle()
+        middle: Any = Middle()
         return {
             self.schema.names[i]: self.columns[i].decode(tokens[:, self.space.positions_of(i)], middle)
             for i in fields
@@ -152,6 +204,8 @@ class TabularCodec:
         states = [column.state() for column in self.columns]
         arrays = {f"{i}.{name}": value for i, (_, own) in enumerate(states) for name, value in own.items()}
         found = {"schema": _text(self.schema), "rows": self.rows, "columns": [own for own, _ in states]}
+        if self.relations:
+            found["relations"] = [one.state() for one in self.relations]
         if self.made:
             made = {name: how.model_dump(mode="json") for name, how in self.made.items()}
             found |= {"made": made, "written": _text(self.written)}
@@ -169,19 +223,13 @@ class TabularCodec:
         written = _schema(settings["written"]) if made else schema
         if made and set(written.names) != {*schema.names, *made}:
             raise ValueError("columns that are made and learnt are not those that are written")
-        return cls(schema, columns, settings["rows"], made, written)
+        relations = tuple(Relation.from_state(one, columns) for one in settings.get("relations", ()))
+        return cls(schema, columns, settings["rows"], made, written, (), relations)
 
     @property
     def fingerprint(self) -> str:
         """sha256 of everything fitted."""
         return digest_of(*self.state())
-
-
-class _Middle:
-    """In place of a random generator: always the middle."""
-
-    def random(self, rows: int) -> np.ndarray:
-        return np.full(rows, 0.5)
 
 
 def _text(schema: pa.Schema) -> str:
@@ -263,6 +311,10 @@ def compatible(found: pa.DataType, expected: pa.DataType) -> bool:
     if pt.is_timestamp(plain) and pt.is_timestamp(wanted):
         return (plain.tz is None) == (wanted.tz is None)
     return same or (pt.is_integer(plain) and pt.is_floating(wanted))
+
+
+def _column(table: pa.Table, schema: pa.Schema, i: int) -> pa.Array:
+    return _one_array(table.column(schema.names[i]), schema.field(i).type)
 
 
 def _one_array(column: pa.ChunkedArray, type_: pa.DataType) -> pa.Array:

@@ -22,7 +22,7 @@ from genai_core.model import Condition
 from genai_core.networks.causal import CausalNetwork
 from genai_core.networks.pairs import PairEmbedding
 from genai_core.networks.tokens import FEATURES, TokenEmbedding, TokenHeads, draw, offsets_of, sharpened
-from genai_core.spaces import Tokens
+from genai_core.spaces import Implied, Tokens
 from genai_core.watermark import uniforms
 
 HIDDEN, WIDER, MANY_TOKENS = 48, 64, 1000
@@ -115,7 +115,9 @@ class AnyOrderNetwork(CausalNetwork):
             self._sampler = self._sampler or Sampler(self)
             return self._sampler.log_prob(x, order)
         context = _SumBefore.apply(self.added(x), order.tolist())
-        return self.heads.log_prob(self._hidden(context), x)
+        return without_implied(
+            self.heads.log_prob(self._hidden(context), x), x, implied_in(self.space, order)
+        )
 
     def added(self, x: Tensor) -> Tensor:
         """(positions, rows, context): what each token adds to the running sum."""
@@ -223,6 +225,9 @@ class Sampler:
         ).T  # a position's tokens lie together
         context = torch.zeros(rows, self.network.source.shape[2])
         steering = Steering(self.space, conditions, rows, generator)
+        asked = {c.field for c in conditions}
+        follows = {one.position: one for one in implied_in(self.space, order) if one.field not in asked}
+        known: dict[int, Tensor] = {}  # tokens that follow from others, -1 where they do not
         if given is not None:
             x = given.clamp(min=0)
             for i in range(x.shape[1]):
@@ -234,7 +239,12 @@ class Sampler:
                 continue
             logits = steering(i, self.logits(i, context, x), x)
             found = draw(sharpened(logits, _at(temperature, i), _at(top_p, i)), uniform)
+            if i in known:
+                found = torch.where(known[i] >= 0, known[i], found)
             x[:, i] = found if todo is None else torch.where(todo, found, x[:, i])
+            if i in follows:
+                tokens = torch.from_numpy(follows[i].tokens(x.numpy()))
+                known |= dict(zip(follows[i].own, tokens.unbind(1), strict=True))
             added = self.adds(i, x)
             context += added if todo is None else added * todo.unsqueeze(1)
         return x
@@ -261,7 +271,7 @@ class Sampler:
             logits = torch.log_softmax(self.logits(i, context, x, drawing=False), 1)
             found[i] = logits.gather(1, x[:, i : i + 1]).squeeze(1)
             context += self.adds(i, x)
-        return found.T
+        return without_implied(found.T, x, implied_in(self.space, order))
 
     def logits(self, i: int, context: Tensor, x: Tensor, drawing: bool = True) -> Tensor:
         """(rows, vocabulary) of position i after what made the context; -inf for tokens that cannot be.
@@ -318,11 +328,50 @@ def _at(value: float | Sequence[float], i: int) -> float:
 
 
 def position_order(space: Tokens, fields: list[int]) -> Tensor:
-    """Positions in the order of `fields`; the positions of one field stay together."""
-    return torch.tensor([i for field in fields for i in space.positions_of(field)])
+    """Positions in the order of `fields`; those of one field stay together, what says that it follows comes first."""
+    first = {one.field: one.position for one in space.implied}
+    places = {f: sorted(space.positions_of(f), key=lambda i: (i != first.get(f), i)) for f in fields}
+    return torch.tensor([i for field in fields for i in places[field]])
 
 
 def base_order(space: Tokens) -> list[int]:
-    """Fields by the size of their first vocabulary, small ones first: their distributions are learnt best."""
+    """Fields by the size of their first vocabulary, small ones first: their distributions are learnt best.
+
+    Fields that may follow from others come right after those, so that what depends on them sees them.
+    """
     sizes = [space.vocabularies[space.positions_of(f)[0]] for f in range(len(space.fields))]
-    return np.argsort(sizes, kind="stable").tolist()
+    by_size = np.argsort(sizes, kind="stable").tolist()
+    needs = {one.field: one.operands for one in space.implied}
+    placed: list[int] = []
+
+    def place(field: int) -> None:
+        for operand in sorted(needs.get(field, ()), key=by_size.index):
+            place(operand)
+        if field not in placed:
+            placed.append(field)
+
+    related = {i for one in space.implied for i in (one.field, *one.operands)}
+    for field in [f for f in by_size if f not in related] + [one.field for one in space.implied]:
+        place(field)
+    return placed
+
+
+def implied_in(space: Tokens, order: Tensor) -> list[Implied]:
+    """The fields that follow from others when positions are decided in this order: those whose operands come before."""
+    if not space.implied:
+        return []
+    rank = {position: number for number, position in enumerate(order.tolist())}
+    return [
+        one
+        for one in space.implied
+        if max(rank[i] for f in one.operands for i in space.positions_of(f)) < rank[one.position]
+    ]
+
+
+def without_implied(nats: Tensor, x: Tensor, implied: Sequence[Implied]) -> Tensor:
+    """Nats (rows, positions) of tokens x, 0 for those that follow from others."""
+    for one in implied:
+        own = torch.tensor(one.own, device=x.device)
+        follows = (x[:, one.position] > 0).unsqueeze(1)
+        nats = nats.index_copy(1, own, nats[:, own].masked_fill(follows, 0.0))
+    return nats
