@@ -73,7 +73,11 @@ def sample_given(
     known = [name for name in codec.schema.names if name in table.schema.names]
     tokens = _given(codec, repeated, known)
     options = {"temperature": temperature, "top_p": top_p}
-    made = codec.complete(_drawn(fitted, tokens, seed, rules, options), seed, first)
+    _doubt(codec, tokens)
+    drawn, found = _drawn(fitted, tokens, seed, rules, options)
+    everywhere = np.ones(len(tokens), bool)
+    drawn = _settled(codec, drawn, found, repeated, dict.fromkeys(known, everywhere))
+    made = codec.complete(drawn, seed, first)
     columns = {name: repeated[name] for name in table.column_names if name not in made.column_names}
     for field in made.schema:
         own = field.name in table.column_names
@@ -114,15 +118,20 @@ def impute(
             tokens[np.ix_(empty[name][rows], codec.space.positions_of(codec.schema.names.index(name)))] = (
                 DRAWN
             )
-    made = _drawn(fitted, tokens, seed, rules, {}, watermark)
+    _doubt(codec, tokens)
+    made, found = _drawn(fitted, tokens, seed, rules, {}, watermark)
+    given = {
+        name: ~empty[name][rows] if name in empty else np.ones(len(rows), bool) for name in codec.schema.names
+    }
+    made = _settled(codec, made, found, repeated, given)
     out = [
         _filled(column, made[name], empty[name][rows]) if name in wanted and empty[name].any() else column
         for name, column in zip(table.column_names, repeated.columns, strict=True)
     ]
-    found = pa.Table.from_arrays(out, schema=imputed_schema(table.schema, codec.schema))
+    full = pa.Table.from_arrays(out, schema=imputed_schema(table.schema, codec.schema))
     if draws > 1:
-        found = found.append_column(COUNT, pa.array(np.arange(len(rows)) % draws, pa.int32()))
-    return found.append_column(MARK, _marks(empty, rows)) if mark else found
+        full = full.append_column(COUNT, pa.array(np.arange(len(rows)) % draws, pa.int32()))
+    return full.append_column(MARK, _marks(empty, rows)) if mark else full
 
 
 def _marks(empty: Mapping[str, np.ndarray], rows: np.ndarray) -> pa.Array:
@@ -170,6 +179,19 @@ def _repeated(table: pa.Table, rows: np.ndarray) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=table.schema)
 
 
+def _settled(
+    codec: TabularCodec, made: pa.Table, tokens: np.ndarray, real: pa.Table, given: Mapping[str, np.ndarray]
+) -> pa.Table:
+    """Drawn rows in which relations hold with the real values of the cells that were given."""
+    names = codec.schema.names
+    for i in sorted({i for one in codec.related for i in (one.field, *one.operands)}):
+        if names[i] in given:
+            field = codec.schema.field(i)
+            own = _plain(_cast(real[names[i]], field))
+            made = made.set_column(i, field, pc.if_else(pa.array(given[names[i]]), own, made[names[i]]))
+    return codec.settle(made, tokens, {names.index(name): rows for name, rows in given.items()})
+
+
 def _given(codec: TabularCodec, table: pa.Table, known: Sequence[str]) -> np.ndarray:
     """int64 tokens (rows, positions) of the known columns, DRAWN of the others, UNKNOWN of what was never seen."""
     tokens = codec.encode(nulls_for_the_rest(codec, table, known)).tokens.astype(np.int64)
@@ -183,6 +205,13 @@ def _given(codec: TabularCodec, table: pa.Table, known: Sequence[str]) -> np.nda
     return tokens
 
 
+def _doubt(codec: TabularCodec, tokens: np.ndarray) -> None:
+    """Whether a relation holds is not known, but drawn, where one of its columns is not known."""
+    for one in codec.related:
+        there = tokens[:, [codec.space.values_of(i)[0] for i in (one.field, *one.operands)]] >= 0
+        tokens[~there.all(1), one.position] = DRAWN
+
+
 def _drawn(
     fitted: FittedModel,
     tokens: np.ndarray,
@@ -190,9 +219,9 @@ def _drawn(
     rules: Where,
     options: Mapping[str, Any],
     watermark: Watermark | None = None,
-) -> pa.Table:
-    """A row for each of the given ones; the cells that were given are for the caller to put back."""
-    parts = []
+) -> tuple[pa.Table, np.ndarray]:
+    """A row for each of the given ones, and its tokens; cells that were given are for the caller to put back."""
+    parts, kept = [], [tokens[:0]]
     for number, (x, rows) in enumerate(_blocks(tokens, fitted.codec.space.batches.draw)):
         generator = KeyedGenerator.of(watermark, fitted.codec.space) if watermark else torch.Generator()
         generator.manual_seed(seed_of(seed, "draw", number))
@@ -201,7 +230,9 @@ def _drawn(
         random = np.random.default_rng(seed_of(seed, "place", number))
         found = drawn.numpy()
         parts.append(rules.write(fitted.codec.decode(found, random), found, random).slice(0, rows))
-    return pa.concat_tables(parts).combine_chunks() if parts else fitted.schema.empty_table()
+        kept.append(found[:rows])
+    table = pa.concat_tables(parts).combine_chunks() if parts else fitted.schema.empty_table()
+    return table, np.concatenate(kept)
 
 
 def _blocks(tokens: np.ndarray, together: int) -> Iterator[tuple[torch.Tensor, int]]:

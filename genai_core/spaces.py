@@ -145,6 +145,11 @@ class Tokens:
         """Indices of the positions that describe one field, in their order."""
         return np.flatnonzero(self.field_of == field_index).tolist()
 
+    def values_of(self, field_index: int) -> list[int]:
+        """The same without the position that says whether the field follows from others."""
+        says = {one.position for one in self.implied}
+        return [i for i in self.positions_of(field_index) if i not in says]
+
 
 @dataclass(frozen=True, eq=False)
 class Grid:

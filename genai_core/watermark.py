@@ -29,6 +29,7 @@ from torch import Tensor
 from genai_core.errors import InvalidInput, MissingCapability
 from genai_core.spaces import Tokens
 from genai_core.tables.given import IMPUTED
+from genai_core.tables.orders import base_order
 
 MIN_KEY = 16  # bytes: a short key can be guessed, and its id helps
 FOUND = 4.0  # z from which on a file counts as marked: by chance one in 30,000 does
@@ -100,9 +101,10 @@ class TablePlan:
         """By the fields' first positions alone, the coarse ones: rounding leaves most of them as they are."""
         first = [space.positions_of(field)[0] for field in range(len(space.fields))]
         sizes = np.array([space.vocabularies[i] for i in first])
-        order = np.argsort(sizes, kind="stable")  # as the network draws: see networks.any_order.base_order
-        last = [int(f) for f in order[-min(TARGETS, len(order) // 2) :] if sizes[f] >= MIN_VOCABULARY]
-        rest = [int(f) for f in order[::-1] if f not in last]
+        order = base_order(space)  # as the network draws
+        free = [f for f in order if all(one.field != f for one in space.implied)]
+        last = [f for f in free[-min(TARGETS, len(order) // 2) :] if sizes[f] >= MIN_VOCABULARY]
+        rest = order[: order.index(last[0])][::-1] if last else []
         if not last or len(rest) < 2:
             raise InvalidInput(
                 f"a watermark needs a column of {MIN_VOCABULARY} values or more and two others beside it; found "

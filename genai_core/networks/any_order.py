@@ -13,7 +13,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -23,6 +22,7 @@ from genai_core.networks.causal import CausalNetwork
 from genai_core.networks.pairs import PairEmbedding
 from genai_core.networks.tokens import FEATURES, TokenEmbedding, TokenHeads, draw, offsets_of, sharpened
 from genai_core.spaces import Implied, Tokens
+from genai_core.tables.orders import base_order, implied_in, position_order
 from genai_core.watermark import uniforms
 
 HIDDEN, WIDER, MANY_TOKENS = 48, 64, 1000
@@ -310,7 +310,7 @@ class Steering:
             if condition.shares is not None:
                 uniform = torch.rand(rows, generator=generator)
                 choice = draw(condition.shares.log().expand(rows, -1), uniform)
-            positions = space.positions_of(condition.field)
+            positions = space.values_of(condition.field)
             for i, table in zip(positions, condition.allowed, strict=True):
                 self.tables.setdefault(i, []).append((table, choice))
 
@@ -325,47 +325,6 @@ class Steering:
 
 def _at(value: float | Sequence[float], i: int) -> float:
     return value if isinstance(value, int | float) else value[i]
-
-
-def position_order(space: Tokens, fields: list[int]) -> Tensor:
-    """Positions in the order of `fields`; those of one field stay together, what says that it follows comes first."""
-    first = {one.field: one.position for one in space.implied}
-    places = {f: sorted(space.positions_of(f), key=lambda i: (i != first.get(f), i)) for f in fields}
-    return torch.tensor([i for field in fields for i in places[field]])
-
-
-def base_order(space: Tokens) -> list[int]:
-    """Fields by the size of their first vocabulary, small ones first: their distributions are learnt best.
-
-    Fields that may follow from others come right after those, so that what depends on them sees them.
-    """
-    sizes = [space.vocabularies[space.positions_of(f)[0]] for f in range(len(space.fields))]
-    by_size = np.argsort(sizes, kind="stable").tolist()
-    needs = {one.field: one.operands for one in space.implied}
-    placed: list[int] = []
-
-    def place(field: int) -> None:
-        for operand in sorted(needs.get(field, ()), key=by_size.index):
-            place(operand)
-        if field not in placed:
-            placed.append(field)
-
-    related = {i for one in space.implied for i in (one.field, *one.operands)}
-    for field in [f for f in by_size if f not in related] + [one.field for one in space.implied]:
-        place(field)
-    return placed
-
-
-def implied_in(space: Tokens, order: Tensor) -> list[Implied]:
-    """The fields that follow from others when positions are decided in this order: those whose operands come before."""
-    if not space.implied:
-        return []
-    rank = {position: number for number, position in enumerate(order.tolist())}
-    return [
-        one
-        for one in space.implied
-        if max(rank[i] for f in one.operands for i in space.positions_of(f)) < rank[one.position]
-    ]
 
 
 def without_implied(nats: Tensor, x: Tensor, implied: Sequence[Implied]) -> Tensor:

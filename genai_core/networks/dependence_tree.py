@@ -21,11 +21,13 @@ def dependence_tree(space: Tokens, x: np.ndarray) -> tuple[list[int], list[int]]
     inside a field hangs on the one that the space says.
     """
     first = [i for i, p in enumerate(space.positions) if p.parent is None]
+    says = {one.position for one in space.implied}
     parents = [-1 if p.parent is None else p.parent for p in space.positions]
     order: list[int] = []
     for here, above in _spanning(_information(space, x, first)):
         parents[first[here]] = -1 if above < 0 else first[above]
-        order += space.positions_of(space.positions[first[here]].field)
+        i = first[here]
+        order += [i] if i in says else space.values_of(space.positions[i].field)
     return parents, order
 
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from genai_core.networks.any_order import AnyOrderNetwork, Sampler
 from genai_core.spaces import Position
+from genai_core.tables.orders import position_order
 
 
 @torch.no_grad()
@@ -19,14 +20,20 @@ def expected(network: AnyOrderNetwork, sampler: Sampler, x: Tensor, fields: Sequ
     """
     added = network.added(x)
     total, out = added.sum(0), x.clone()
+    implied = {one.position: one for one in network.space.implied}
     for field in fields:
-        positions = network.space.positions_of(field)
+        positions = position_order(network.space, [field]).tolist()
         others, guess = total - added[positions].sum(0), x.clone()
         for number, i in enumerate(positions):
             before = positions[:number]
             context = others + network.added(guess)[before].sum(0) if before else others
             logits = sampler.logits(i, context, guess)
-            guess[:, i] = out[:, i] = _middle(network.space.positions[i], logits, guess)
+            guess[:, i] = _middle(network.space.positions[i], logits, guess)
+        if positions[0] in implied:  # what follows from the others is known exactly
+            one = implied[positions[0]]
+            tokens, own = torch.from_numpy(one.tokens(guess.numpy())), list(one.own)
+            guess[:, own] = torch.where(tokens >= 0, tokens, guess[:, own])
+        out[:, positions] = guess[:, positions]
     return out
 
 

@@ -34,7 +34,7 @@ class Where:
         where: Mapping[str, Any],
         balance: Mapping[str, Mapping[Any, float]] | None = None,
     ) -> None:
-        balance = balance or {}
+        self.codec, balance = codec, balance or {}
         both = sorted(set(where) & set(balance))
         if both:
             raise InvalidInput(
@@ -51,13 +51,14 @@ class Where:
         return [found.condition for found in self.rules]
 
     def write(self, table: pa.Table, tokens: np.ndarray, random: np.random.Generator) -> pa.Table:
-        """Put what was asked for in place of what was drawn in its cells."""
+        """Put what was asked for in place of what was drawn in its cells; relations give way elsewhere."""
         for found in self.rules:
             own = tokens[:, found.positions]
             table = table.set_column(
                 found.field, table.schema.field(found.field), found.write(table, own, random)
             )
-        return table
+        asked = {found.field: np.ones(table.num_rows, bool) for found in self.rules if found.fixes}
+        return self.codec.settle(table, tokens, asked)
 
 
 def check_sampling(

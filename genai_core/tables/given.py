@@ -23,6 +23,7 @@ class Present(Between):
     """A column whose missing cells are drawn: never null."""
 
     keyword = "impute"
+    fixes = False
 
     def __init__(self, codec: TabularCodec, name: str) -> None:
         super().__init__(codec, name, {"missing": False})

@@ -78,10 +78,15 @@ def relations(values: np.ndarray, decimals: Sequence[int | None]) -> list[Relati
     """
     search = _Search(values, decimals)
     kept: list[Relation] = []
-    for one in sorted(search.candidates(), key=lambda r: (r.share < ALWAYS, len(r.operands), -r.share)):
+    for one in sorted(search.candidates(), key=_first):
         if search.adds(one, kept):
             kept.append(one)
     return _sorted(kept)
+
+
+def _first(one: Relation) -> tuple:
+    """Simple relations that always hold come first."""
+    return one.share < ALWAYS, len(one.operands), -round(one.share, 3), one.kind == "clipped"
 
 
 class _Search:

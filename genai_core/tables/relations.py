@@ -157,8 +157,9 @@ def decimals_of(values: np.ndarray, type_: pa.DataType) -> int | None:
 
 def tolerance(values: np.ndarray, decimals: int | None) -> np.ndarray:
     """How far a value may be from what a relation says: half of its last decimal."""
-    own = np.abs(values) * NEAR
-    return own if decimals is None else np.maximum(own, 0.5000001 * 10.0**-decimals)
+    if decimals is None:
+        return np.abs(values) * NEAR
+    return np.full(np.shape(values), 0.5000001 * 10.0**-decimals)
 
 
 # -- in a codec ----------------------------------------------------------------------------------------------

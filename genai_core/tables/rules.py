@@ -27,6 +27,7 @@ class Rule:
     """What is asked of one column. Raises InvalidInput."""
 
     keyword = "where"
+    fixes = True  # the values that it writes stay; other columns give way where relations ask for it
 
     def __init__(self, codec: TabularCodec, name: str) -> None:
         names = codec.schema.names
@@ -36,7 +37,7 @@ class Rule:
             )
         self.codec, self.name, self.field = codec, name, names.index(name)
         self.type, self.column = codec.schema.field(name).type, codec.columns[self.field]
-        self.positions = codec.space.positions_of(self.field)
+        self.positions = codec.space.values_of(self.field)
 
     @property
     def place(self) -> str:

@@ -119,7 +119,7 @@ def test_likelihood_prefers_what_was_seen(kind: str) -> None:
 
 
 def test_autoregressive_gives_the_same_total_mass_in_every_order() -> None:
-    from genai_core.networks.any_order import position_order
+    from genai_core.tables.orders import position_order
 
     model = fitted("autoregressive", 3)
     x = every_record(model.space)

@@ -9,8 +9,8 @@ import torch
 
 from genai_core.hyperparameters import TabularSettings
 from genai_core.modalities.tabular import TabularCodec
-from genai_core.networks.any_order import position_order
 from genai_core.networks.pairs import paired
+from genai_core.tables.orders import position_order
 from genai_core.train import new_model
 
 ROWS, VALUES = 6000, 600
