@@ -77,11 +77,12 @@ def relations(values: np.ndarray, decimals: Sequence[int | None]) -> list[Relati
     decimals  of each column, see `genai_core.tables.relations.decimals_of`
     """
     search = _Search(values, decimals)
-    kept: list[Relation] = []
+    kept: dict[tuple, Relation] = {}
     for one in sorted(search.candidates(), key=_first):
-        if search.adds(one, kept):
-            kept.append(one)
-    return _sorted(kept)
+        for read in search.readings(one):
+            if _key(one) not in kept and search.adds(read, list(kept.values())):
+                kept[_key(one)] = read
+    return _sorted(list(kept.values()))
 
 
 def _first(one: Relation) -> tuple:
@@ -98,7 +99,7 @@ class _Search:
         self.usable = [i for i in range(self.columns) if 0 < self.spread[i] < np.inf]
 
     def candidates(self) -> Iterator[Relation]:
-        """Believed relations, each once: of a sum that can be read several ways the one to compute."""
+        """Believed relations, each once: of a sum that can be read several ways one of them."""
         if len(self.values) < INFORMATIVE:
             return
         seen: set[tuple] = set()
@@ -107,7 +108,7 @@ class _Search:
             if key in seen:
                 continue
             seen.add(key)
-            one = self._turned(one)
+            one = self.readings(one)[0]
             share = self._believed(one)
             if share:
                 yield replace(one, share=share, decimals=self.decimals[one.target])
@@ -165,22 +166,28 @@ class _Search:
                 operands = tuple(others[i] for i in used)
                 yield Relation(target, operands, tuple(whole[used].tolist()), float(constant))
 
-    def _turned(self, one: Relation) -> Relation:
-        """The same sum, read for the widest of its columns, the last of those that are about as wide."""
+    def readings(self, one: Relation) -> list[Relation]:
+        """The same sum read for each of its columns: first the last of those that are about as wide as the widest."""
         if one.kind != "sum":
-            return one
+            return [one]
         members = [(one.target, -1.0), *zip(one.operands, one.factors, strict=True)]
         able = [(i, f) for i, f in members if abs(f) == 1]
         widest = max(self.spread[i] for i, _ in able)
-        target, factor = max((m for m in able if self.spread[m[0]] >= widest / 3), key=lambda m: m[0])
-        rest = sorted((i, -f / factor) for i, f in members if i != target)
-        return replace(
-            one,
-            target=target,
-            operands=tuple(i for i, _ in rest),
-            factors=tuple(f for _, f in rest),
-            constant=-one.constant / factor if target != one.target else one.constant,
-        )
+        order = sorted(able, key=lambda m: (self.spread[m[0]] >= widest / 3, m[0]), reverse=True)
+        found = []
+        for target, factor in order:
+            rest = sorted((i, -f / factor) for i, f in members if i != target)
+            found.append(
+                replace(
+                    one,
+                    target=target,
+                    operands=tuple(i for i, _ in rest),
+                    factors=tuple(f for _, f in rest),
+                    constant=-one.constant / factor,
+                    decimals=self.decimals[target],
+                )
+            )
+        return found
 
     def holds(self, one: Relation, off: float = 0.0) -> np.ndarray:
         """Bool (rows,): where it holds, with an error of `off` last decimals."""
