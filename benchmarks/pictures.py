@@ -30,7 +30,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
     "gan": (
         "gan",
         {"gamma": 0.5, "augment": False, "hidden": 128, "precision": "bfloat16"},
-        {"learning_rate": 1.5e-3, "batch_size": 64, "max_epochs": 4},
+        {"learning_rate": 1.5e-3, "batch_size": 64, "max_epochs": 20},
     ),
     "dcgan": ("dcgan", {"channels": 32}, {"batch_size": 64, "max_epochs": 5}),
     "wgan": (
