@@ -293,6 +293,12 @@ class NumericAxis:
         return whole / 10.0**self.decimals if self.decimals else whole
 
     # -- state -----------------------------------------------------------------------------------------------
+    def ends(self) -> np.ndarray:
+        """(2,) the least and the greatest value that is drawn."""
+        low = self.minimum if self.lowest is None else self.lowest
+        high = self.maximum if self.highest is None else self.highest
+        return self._from_grid(np.array([low, high]))
+
     def state(self) -> tuple[dict, dict[str, np.ndarray]]:
         """JSON-able settings and arrays."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}

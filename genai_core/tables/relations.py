@@ -236,7 +236,7 @@ def settled(
     if not related:
         return table
     wanted = sorted({i for one in related for i in (one.field, *one.operands)})
-    numbers = {i: numbers_of(table.column(i).combine_chunks()) for i in wanted}
+    numbers = {i: numbers_of(table.column(i).combine_chunks()).copy() for i in wanted}
     touched: dict[int, int | None] = {}
     for one in related:  # in the order in which they build upon each other
         kept = tokens[:, one.position]
@@ -246,7 +246,8 @@ def settled(
         numbers[one.field] = np.where(free, values, numbers[one.field])
         touched[one.field] = one.decimals
         for number, relation in enumerate(one.relations, 1):
-            _give_way(relation, numbers, (kept == number) & fixed, given, touched, one.decimals)
+            for i in _give_way(one, relation, numbers, (kept == number) & fixed, given):
+                touched.setdefault(i, one.decimals)
     for i, decimals in touched.items():
         field = table.schema.field(i)
         new = array_of(_within(numbers[i], field.type), field.type, decimals)
@@ -255,26 +256,78 @@ def settled(
 
 
 def _give_way(
+    one: Related,
     relation: Relation,
     numbers: dict[int, np.ndarray],
     rows: np.ndarray,
     given: Mapping[int, np.ndarray],
-    touched: dict[int, int | None],
-    decimals: int | None,
-) -> None:
-    """Solve for the last operand that is free, where the target must stay as it is."""
-    if relation.kind == "product":
-        return
+) -> list[int]:
+    """Solve for operands that are free, where the target must stay as it is; which columns have changed.
+
+    The last one of factor 1 or -1 is what the others leave. Where that is beyond what its column holds, others move as
+    little as they must; rows in which nothing fits stay as they are.
+    """
+    if relation.kind == "product" or not rows.any():
+        return []
     if relation.kind == "clipped":
         rows = rows & (numbers[relation.target] > 0)
-    for operand, factor in reversed(list(zip(relation.operands, relation.factors, strict=True))):
-        if abs(factor) != 1 or not rows.any():
-            continue
-        free = rows & ~given.get(operand, np.zeros(len(rows), bool)) & ~np.isnan(numbers[operand])
-        if free.any():
-            numbers[operand] = np.where(free, relation.solved(operand, numbers), numbers[operand])
-            touched[operand] = decimals
-        rows = rows & ~free
+    able = [i for i, f in zip(relation.operands, relation.factors, strict=True) if abs(f) == 1]
+    free = {
+        i: rows & ~given.get(i, np.zeros(len(rows), bool)) & ~np.isnan(numbers[i]) for i in relation.operands
+    }
+    changed: list[int] = []
+    for last in reversed(able):
+        at = np.flatnonzero(free[last])
+        own = {i: numbers[i][at] for i in (relation.target, *relation.operands)}
+        low, high = ends_of(one.columns[last])
+        if len(one.columns[last].axes[0].edges):  # type: ignore[union-attr]
+            high += high - low  # a column of so many values that not all have been seen may hold larger ones
+        for other in relation.operands:
+            moved = _moved(one, relation, own, last, other, low, high)
+            own[other] = np.where(free[other][at] & (other != last), moved, own[other])
+        own[last] = relation.solved(last, own)
+        inside = np.clip(own[last], low, high)
+        fits = np.abs(own[last] - inside) <= tolerance(own[relation.target], one.decimals)  # sums of floats
+        own[last] = inside
+        for i in relation.operands:
+            numbers[i][at[fits]] = own[i][fits]
+        changed += relation.operands
+        solved = np.zeros(len(rows), bool)
+        solved[at[fits]] = True
+        free = {i: there & ~solved for i, there in free.items()}
+    return changed
+
+
+def _moved(
+    one: Related,
+    relation: Relation,
+    numbers: Mapping[int, np.ndarray],
+    last: int,
+    other: int,
+    low: float,
+    high: float,
+) -> np.ndarray:
+    """`other` moved by no more than it takes for `last` to lie between low and high, inside its own column's ends."""
+    factors = dict(zip(relation.operands, relation.factors, strict=True))
+    pull = factors[last] * factors[other]
+    solved = relation.solved(last, numbers)
+    ends = np.stack([(solved - high) / pull, (solved - low) / pull])
+    least, most = ends.min(0), ends.max(0)
+    decimals = 0 if pt.is_integer(one.columns[other].type) else one.decimals
+    if decimals is not None:
+        unit = 10.0**-decimals
+        least, most = np.ceil(least / unit - NEAR) * unit, np.floor(most / unit + NEAR) * unit
+    return np.clip(numbers[other] + np.clip(0.0, least, most), *ends_of(one.columns[other]))
+
+
+def ends_of(column: Column) -> tuple[float, float]:
+    """The least and the greatest number that is drawn of a column."""
+    assert isinstance(column, NumericColumn)
+    values = [column.axes[0].ends()]
+    if len(column.axes) > 1:
+        values.append(np.array([0, PER_DAY[column.type.unit] - 1]))
+    low, high = numbers_of(join_axes(values, np.zeros(2, bool), column.type))
+    return float(low), float(high)
 
 
 def _within(values: np.ndarray, type_: pa.DataType) -> np.ndarray:
