@@ -84,8 +84,11 @@ class Real:
         self.ties = None if self.columns is None else Ties.of(self.held_out, self.train, self.columns)
 
 
-def diversity(real: Real, made: Tensor) -> list[Signal]:
-    """Signals of made records, features (rows, d), as many as there are held-out ones."""
+def diversity(real: Real, made: Tensor, labels: Tensor | None = None) -> list[Signal]:
+    """Signals of made records, features (rows, d), as many as there are held-out ones; labels (rows,) of classes.
+
+    A class is missing when no record has its label, or none looks like one of it.
+    """
     n = len(made)
     coverage = float((distances(real.held_out, made).min(1).values <= real.radius).float().mean())
     relative = min(coverage / max(real.covered, 1e-9), 1.0)
@@ -97,7 +100,7 @@ def diversity(real: Real, made: Tensor) -> list[Signal]:
         signal(
             "duplicates", max(doubled, 0.0), f"{doubled:.1%} of the made records have a near copy", _noise(n)
         ),
-        *_histogram(real, real.groups[nearest]),
+        *_histogram(real, real.groups[nearest], labels),
         _memorising(real, near, n),
         *([real.ties.signal(made)] if real.ties else []),
     ]
@@ -111,13 +114,14 @@ def _memorising(real: Real, near: Tensor, n: int) -> Signal:
     return signal("memorising", max(extra, 0.0), said, _noise(n))
 
 
-def _histogram(real: Real, groups: Tensor) -> list[Signal]:
+def _histogram(real: Real, groups: Tensor, labels: Tensor | None) -> list[Signal]:
     """KL of the made records' groups, corrected for what chance adds, and the groups that are never made."""
     counts = torch.bincount(groups, minlength=len(real.names)).double()
     n, k = float(counts.sum()), len(real.names)
     made, shares = (counts + 0.5) / (n + 0.5 * k), (real.shares.double() * n + 0.5) / (n + 0.5 * k)
     nats = float((made * (made / shares).log()).sum()) - (k - 1) / (2 * n) - (k - 1) / (2 * len(real.groups))
-    lost = [i for i in range(k) if counts[i] == 0 and _missed(float(real.shares[i]), n)]
+    there = counts if labels is None else counts.minimum(torch.bincount(labels, minlength=k).double())
+    lost = [i for i in range(k) if there[i] == 0 and _missed(float(real.shares[i]), n)]
     named = ", ".join(f"{real.names[i]} ({float(real.shares[i]):.0%} of the real ones)" for i in lost)
     return [
         signal(

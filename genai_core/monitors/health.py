@@ -201,7 +201,8 @@ class Health:
             averaged if self.held_out.device.type == "cpu" or self.implicit else copy.deepcopy(averaged).cpu()
         )
         made = self._made(model)
-        found = diversity(self.real, view(model.space)(made))
+        labels = made[:, 0].cpu() if getattr(model.space, "classes", 0) else None
+        found = diversity(self.real, view(model.space)(made), labels)
         covered = next(s.value for s in found if s.name == "coverage")
         if isinstance(model, TwoPlayers):
             found.append(noise_ignored(model, self.rows))

@@ -205,6 +205,21 @@ def test_columns_that_are_drawn_each_by_itself_are_found_where_real_ones_depend(
     assert WARN not in found(loose, drawn(200, 0.0))
 
 
+def test_a_class_is_missing_by_its_label_or_by_its_looks() -> None:
+    x = torch.randn(900, 4, generator=torch.Generator().manual_seed(0))
+    groups = torch.arange(900) % 3
+    x[:, 0] += 20 * groups
+    real = Real(x[600:], x[:600], groups[:600], ["cat", "dog", "owl"])
+
+    def lost(made: torch.Tensor, labels: torch.Tensor) -> str:
+        return next(s.said for s in diversity(real, made, labels) if s.name == "missing")
+
+    made, labels = x[:300] + 0.01, groups[:300]
+    assert lost(made, labels) == ""
+    assert "owl (" in lost(made, labels.clamp(max=1))
+    assert "cat (" in lost(made[groups[:300] > 0], labels[groups[:300] > 0].sub(1))
+
+
 def test_features_of_tables_know_their_columns() -> None:
     space = tiny_space()
     of, features = columns(space), view(space)(torch.zeros(1, 3, dtype=torch.long))
