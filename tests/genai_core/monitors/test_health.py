@@ -161,8 +161,9 @@ def test_a_critic_that_wins_holds_nobody_back_while_the_generator_learns() -> No
         fit = fit_of()
         fit._prepare()
         critic = fit.averaged.critic
-        known = fit._tensor(fit.train)
-        fit.averaged.sample = lambda rows, *more: 255 - known[:rows]  # type: ignore[method-assign]  # noqa: B023
+        known = fit._tensor(fit.train).clone()
+        known[:, 1:] = 255 - known[:, 1:]
+        fit.averaged.sample = lambda rows, *more: known[:rows]  # type: ignore[method-assign]  # noqa: B023
         critic.forward = lambda dense, labels: -dense.flatten(1).sum(1)[:: critic.pac]  # type: ignore  # noqa: B023
         found = fit.health._look(fit.averaged, 0.6, losses)
         assert next(s.level for s in found if s.name == "saturation") == level
