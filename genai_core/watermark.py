@@ -102,7 +102,9 @@ class TablePlan:
         first = [space.positions_of(field)[0] for field in range(len(space.fields))]
         sizes = np.array([space.vocabularies[i] for i in first])
         order = base_order(space)  # as the network draws
-        free = [f for f in order if all(one.field != f for one in space.implied)]
+        follows = {one.field for one in space.implied}  # and what is solved for carries no mark
+        related = follows | {i for one in space.implied for i in one.operands}
+        free = [f for f in order if f not in related] or [f for f in order if f not in follows]
         last = [f for f in free[-min(TARGETS, len(order) // 2) :] if sizes[f] >= MIN_VOCABULARY]
         rest = order[: order.index(last[0])][::-1] if last else []
         if not last or len(rest) < 2:
