@@ -102,9 +102,8 @@ class TablePlan:
         first = [space.positions_of(field)[0] for field in range(len(space.fields))]
         sizes = np.array([space.vocabularies[i] for i in first])
         order = base_order(space)  # as the network draws
-        follows = {one.field for one in space.implied}  # and what is solved for carries no mark
-        related = follows | {i for one in space.implied for i in one.operands}
-        free = [f for f in order if f not in related] or [f for f in order if f not in follows]
+        follows = {one.field for one in space.implied}
+        free = [f for f in order if f not in follows]
         last = [f for f in free[-min(TARGETS, len(order) // 2) :] if sizes[f] >= MIN_VOCABULARY]
         rest = order[: order.index(last[0])][::-1] if last else []
         if not last or len(rest) < 2:
@@ -227,9 +226,13 @@ def _detect_table(
     plan = TablePlan.of(space)
     gone = {space.positions_of(field)[0] for field in missing}
     tests: dict[str, float] = {}
+    solved = {i for one in space.implied for i in one.operands}
     for target in plan.targets:
-        column = space.fields[space.positions[target].field]
-        x = tokens[filled(column)]
+        field = space.positions[target].field
+        column, rows = space.fields[field], filled(space.fields[field])
+        if field in solved and not isinstance(rows, slice):
+            continue  # a cell that was filled may follow from its relation, and carry no mark
+        x = tokens[rows]
         for number, context in enumerate(plan.contexts):
             if target not in gone and gone.isdisjoint(context) and len(x) > 1:
                 tests[f"{column}, context {number + 1}"] = _correlation(
