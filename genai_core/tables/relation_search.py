@@ -19,7 +19,7 @@ from genai_core.splits import uniform_of
 from genai_core.tables.relations import Relation, decimals_of, has_numbers, numbers_of, tolerance
 
 SAMPLE = 4000  # rows
-PROBES = 40  # rows in which every combination is tried
+PROBES = {1: 40, 2: 40, 3: 10}  # rows in which every combination of so many operands is tried
 MOST = {1: 400, 2: 120, 3: 36}  # columns of numbers up to which so many operands are tried
 LEAST = {1: 0.02, 2: 0.2, 3: 0.5}  # share of the rows in which a relation of so many operands holds
 SPIKE = 5  # times as often as with an error of one to three last decimals
@@ -114,10 +114,10 @@ class _Search:
                 yield replace(one, share=share, decimals=self.decimals[one.target])
 
     def _tried(self) -> Iterator[Relation]:
-        probes = self._probes()
         for number in (1, 2, 3):
             if len(self.usable) > MOST[number]:
                 continue
+            probes = self._probes(PROBES[number])
             forms = _forms(self.usable, number)
             least = max(int(LEAST[number] * len(probes) * 0.7), 1)
             for target in self.usable:
@@ -134,12 +134,12 @@ class _Search:
                             target, tuple(map(int, operands[i])), tuple(map(float, factors)), kind=kind
                         )
 
-    def _probes(self) -> np.ndarray:
-        """Rows with few zeros and few gaps."""
+    def _probes(self, number: int) -> np.ndarray:
+        """So many rows with few zeros and few gaps."""
         filled = (np.isfinite(self.values) & (self.values != 0)).sum(1)
         order = np.argsort(-filled, kind="stable")
         better = order[: max(len(order) // 2, 1)]
-        return self.values[better[:: max(len(better) // PROBES, 1)][:PROBES]]
+        return self.values[better[:: max(len(better) // number, 1)][:number]]
 
     def _always(self) -> Iterator[Relation]:
         """Sums with whole factors, by least squares."""
