@@ -182,13 +182,15 @@ def _repeated(table: pa.Table, rows: np.ndarray) -> pa.Table:
 def _settled(
     codec: TabularCodec, made: pa.Table, tokens: np.ndarray, real: pa.Table, given: Mapping[str, np.ndarray]
 ) -> pa.Table:
-    """Drawn rows in which relations hold with the real values of the cells that were given."""
+    """Drawn rows in which relations and constraints hold with the real values of the cells that were given."""
     names = codec.schema.names
-    for i in sorted({i for one in codec.related for i in (one.field, *one.operands)}):
+    bound = {names.index(name) for one in codec.constraints for name in one.columns if name in names}
+    for i in sorted({i for one in codec.related for i in (one.field, *one.operands)} | bound):
         if names[i] in given:
             field = codec.schema.field(i)
             own = _plain(_cast(real[names[i]], field))
-            made = made.set_column(i, field, pc.if_else(pa.array(given[names[i]]), own, made[names[i]]))
+            new = pc.if_else(pa.array(given[names[i]]), own, _plain(made[names[i]]))
+            made = made.set_column(i, field, _cast(new, field))
     return codec.settle(made, tokens, {names.index(name): rows for name, rows in given.items()})
 
 

@@ -38,9 +38,11 @@ def extended(codec: Any, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -
         for name, column in zip(codec.schema.names, codec.columns, strict=True)
         if isinstance(column, CategoricalColumn)
     }
-    rows = 0
+    rows, counts = 0, {i: one.counted() for i, one in codec.combinations.items()}
     for batch in batches:
         rows += batch.num_rows
+        for combined in counts.values():
+            combined.update(batch)
         for name, summary in found.items():
             summary.update(keys_of(_array(batch.column(name))))
     if rows < MIN_ROWS:
@@ -54,7 +56,22 @@ def extended(codec: Any, batches: Iterable[pa.RecordBatch], schema: pa.Schema) -
             if added := len(column.values) - before:
                 notes.append(f"column {name!r} has {added:,} value(s) that are new to the model")
         columns.append(column)
-    return TabularCodec(codec.schema, columns, rows, codec.made, codec.written, tuple(notes), codec.relations)
+    own = dict(zip(codec.schema.names, columns, strict=True))
+    combinations = {
+        i: one.combinations([own[name] for name in one.columns], LEAST) for i, one in counts.items()
+    }
+    written, relations = codec.written, codec.relations
+    return TabularCodec(
+        codec.schema,
+        columns,
+        rows,
+        codec.made,
+        written,
+        tuple(notes),
+        relations,
+        codec.declared,
+        combinations,
+    )
 
 
 def _array(column: pa.Array | pa.ChunkedArray) -> pa.Array:

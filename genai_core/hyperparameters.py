@@ -4,15 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BeforeValidator, Field
 
 from genai_core.keras_text import keras_json
-
-
-class Settings(BaseModel):
-    """Unknown keys are errors; values cannot change afterwards."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
+from genai_core.settings import Settings
+from genai_core.tables.declarations import Constraint, Made
 
 
 class Family(Settings):
@@ -201,44 +197,6 @@ class Reading(Settings):
         return self
 
 
-class MadeInSequence(Settings):
-    """Whole numbers, one after the other."""
-
-    kind: Literal["sequence"]
-    start: int = Field(1, ge=-(2**62), le=2**62)
-
-
-class MadeByPattern(Settings):
-    """Codes such as `[A-Z]{3}-[0-9]{4}`."""
-
-    kind: Literal["pattern"]
-    pattern: str = Field(
-        min_length=1,
-        max_length=200,
-        description="characters, classes such as [A-Z0-9], and {3} or {2,5} after them",
-    )
-    unique: bool = Field(True, description="no code twice in an output")
-
-
-class MadeByFaker(Settings):
-    """Names, addresses and the like, by the package Faker."""
-
-    kind: Literal["faker"]
-    provider: str = Field(
-        pattern="^[a-z][a-z0-9_]*$", description="such as email, name, address, phone_number"
-    )
-    locale: str = Field("en_US", pattern="^[a-z]{2,3}(_[A-Z]{2})?$")
-
-
-class MadeEmpty(Settings):
-    """Nulls."""
-
-    kind: Literal["empty"]
-
-
-Made = Annotated[MadeByFaker | MadeByPattern | MadeEmpty | MadeInSequence, Field(discriminator="kind")]
-
-
 class TabularSettings(Reading):
     """How a table is read."""
 
@@ -265,6 +223,10 @@ class TabularSettings(Reading):
         "find",
         description="sums, differences, products and equalities of columns that hold exactly: found and kept, or "
         "learnt like everything else",
+    )
+    constraints: list[Constraint] = Field(
+        default_factory=list,
+        description="what every drawn row keeps: the order of columns, a range, a formula, combinations that exist",
     )
     made: dict[str, Made] = Field(
         default_factory=dict,

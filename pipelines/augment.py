@@ -21,6 +21,7 @@ from genai_core.tables.conditions import check_sampling
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, require
 from pipelines.context import Context
+from pipelines.kept_constraints import counted
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, plan_scoring, shard_seed
 from pipelines.provenance import watermarks
@@ -284,9 +285,11 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
             of = shard.payload
             asked = {"where": of["where"], "first": of["first"], "watermark": mark}
             made = model.sample(shard.rows, seed=shard.seed, **asked)
-            return mixed(made, schema, synthetic=True), {"synthetic": made.num_rows}
+            facts = {"synthetic": made.num_rows, **counted(model, made)}
+            return mixed(made, schema, synthetic=True), facts
         parts = [reader.read_with_rows(piece, columns)[0] for piece in shard.pieces]
-        return mixed(pa.concat_tables(parts), schema, synthetic=False), {"synthetic": 0}
+        facts = {"synthetic": 0, **counted(model, model.schema.empty_table())}
+        return mixed(pa.concat_tables(parts), schema, synthetic=False), facts
 
     return produce
 

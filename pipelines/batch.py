@@ -15,6 +15,7 @@ import pyarrow as pa
 from genai_core import catalog
 from genai_core.artifact import Header
 from genai_core.errors import JobFailed, Unavailable
+from pipelines import kept_constraints
 from pipelines.batch_job import (
     BatchJob,
     check_place,
@@ -139,6 +140,8 @@ def run_batch(batch: Batch, context: Context) -> dict[str, Any]:
         else:
             runner, summary = _do(batch, sink, done, context), None
         manifest = _finished(batch, sink, summary)
+        for words in kept_constraints.said(manifest["summary"]):
+            context.log(f"{job.title}: {words}")
         if gate:
             emptied(sink)
         _sealed(batch, sink, manifest, run.run_id, context)
@@ -258,7 +261,9 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
 
 def _summary(batch: Batch, sink: Sink) -> dict[str, Any]:
     with storage.explained(sink.uri):
-        return _unreadable(batch, sink) | batch.summarise(sink, batch.provenance)
+        return (
+            _unreadable(batch, sink) | kept_constraints.summed(sink) | batch.summarise(sink, batch.provenance)
+        )
 
 
 def _finished(batch: Batch, sink: Sink, summary: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from genai_core.tables.given import check_given, given_schema
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, identity, require
 from pipelines.context import Context
+from pipelines.kept_constraints import counted
 from pipelines.pages.overviews import of_rows
 from pipelines.plan import Plan, Shard, plan_generation, plan_scoring, shard_seed
 from pipelines.provenance import watermarks
@@ -169,7 +170,8 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
     options = {**work.options, "watermark": watermarks.of_option(work.options.get("watermark"))}
 
     def produce(shard: Shard) -> tuple[pa.Table, dict[str, Any]]:
-        return model.sample(shard.rows, seed=shard.seed, first=shard.payload["first"], **options), {}
+        table = model.sample(shard.rows, seed=shard.seed, first=shard.payload["first"], **options)
+        return table, counted(model, table)
 
     return produce
 
@@ -187,6 +189,7 @@ def completing(work: ShardWork, model: FittedModel) -> Produce:
             seed = shard_seed(shard.seed, number)
             parts.append(model.sample_given(chunk.table, seed=seed, first=first, **options))
             first += chunk.table.num_rows * per_row
-        return joined(parts, given_schema(reader.schema, model.written)), {}
+        table = joined(parts, given_schema(reader.schema, model.written))
+        return table, counted(model, table)
 
     return produce

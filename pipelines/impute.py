@@ -20,6 +20,7 @@ from genai_core.tables.given import columns_to_impute, imputed_schema
 from pipelines.batch import Batch, run_batch
 from pipelines.batch_job import WatermarkedJob, check_batch, describe, find_header, identity
 from pipelines.context import Context
+from pipelines.kept_constraints import counted
 from pipelines.outputs.sink import Sink
 from pipelines.plan import Plan, Shard, plan_scoring, shard_seed
 from pipelines.provenance import watermarks
@@ -153,6 +154,7 @@ def producer(work: ShardWork, model: FittedModel) -> Produce:
             for name in chunk.table.column_names:
                 count = chunk.table[name].null_count * options["draws"] - parts[-1][name].null_count
                 filled.update({name: count} if count else {})
-        return joined(parts, schema), {"imputed": dict(filled)} if filled else {}
+        table = joined(parts, schema)
+        return table, counted(model, table) | ({"imputed": dict(filled)} if filled else {})
 
     return produce

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -14,13 +14,28 @@ import pyarrow.types as pt
 
 from genai_core.codec import MIN_ROWS, digest_of
 from genai_core.errors import InvalidData, InvalidInput, SchemaMismatch, nearest
-from genai_core.hyperparameters import Made, TabularSettings
+from genai_core.hyperparameters import TabularSettings
 from genai_core.spaces import Position, Records, Tokens
 from genai_core.tables.columns import COLUMN_KINDS, Column, ColumnSummary, is_categorical, is_numeric
+from genai_core.tables.combinations import Combinations
 from genai_core.tables.conditions import Where
+from genai_core.tables.constraint_fit import (
+    ConstraintFit,
+    check_constraints,
+    formulae_of,
+    kept_of,
+    new_orders,
+    of_plain,
+    relations_of,
+    require_unique,
+    to_plain,
+)
+from genai_core.tables.constraints import Kept, keep
+from genai_core.tables.declarations import Constraint, Made
 from genai_core.tables.identifiers import MADE, WATCHED_ROWS, Found, Watch, check_made, make, settle
 from genai_core.tables.relation_search import Sample
-from genai_core.tables.relations import Middle, Related, Relation, numbers_of, settled
+from genai_core.tables.relations import Middle, Related, Relation, numbers_of
+from genai_core.tables.settling import settled
 
 
 class TabularCodec:
@@ -39,6 +54,8 @@ class TabularCodec:
         written: pa.Schema | None = None,
         notes: tuple[str, ...] = (),
         relations: tuple[Relation, ...] = (),
+        declared: Sequence[Constraint] = (),
+        combinations: Mapping[int, Combinations] | None = None,
     ) -> None:
         self.schema = schema
         self.columns = columns
@@ -47,6 +64,10 @@ class TabularCodec:
         self.written = written or schema  # of drawn rows: with the columns that are made
         self.notes = notes
         self.relations = relations  # those to compute first come first
+        self.declared = list(declared)  # by the job, and times in order
+        self.combinations = dict(combinations or {})  # of declarations, by their number
+        own = kept_of(self.declared, schema, columns, self.combinations)
+        self.constraints: tuple[Kept, ...] = (*own, *formulae_of(relations, schema.names))
 
     @staticmethod
     def learnt_columns(schema: pa.Schema, settings: TabularSettings) -> pa.Schema:
@@ -62,7 +83,10 @@ class TabularCodec:
         kept, written = _split_schema(schema, settings)
         watch = Watch(kept if settings.identifiers != "learn" else pa.schema([]))
         summaries = {field.name: ColumnSummary(field.type) for field in kept}
-        sample = Sample(kept if settings.relations == "find" else pa.schema([]))
+        formulae = relations_of(settings.constraints, kept)
+        search = settings.relations == "find"
+        sample = Sample(kept if search or formulae else pa.schema([]))
+        constraints = ConstraintFit(settings.constraints, kept)
         rows, found, judged = 0, list[Found](), False
         for batch in batches:
             rows += batch.num_rows
@@ -74,6 +98,7 @@ class TabularCodec:
             for name, summary in summaries.items():
                 _update(summary, batch.column(name), name)
             sample.update(batch)
+            constraints.update(batch)
         if rows < MIN_ROWS:
             raise InvalidData(
                 f"found {rows} row(s) to learn from; at least {MIN_ROWS} are needed. "
@@ -84,10 +109,16 @@ class TabularCodec:
         learnt = readable_schema(kept, masked)
         keep = (settings.max_categories, settings.rare_below, settings.clip_extremes)
         columns = [summaries[name].column(*keep) for name in learnt.names]
-        relations = sample.found(learnt)
-        notes += [f"kept: {one.text(learnt.names)} (in {one.share:.0%} of the rows)" for one in relations]
         made = {**settings.made, **masked}
-        return cls(learnt, columns, rows, made, written, tuple(notes), relations)
+        check_constraints(settings.constraints, learnt, made)
+        require_unique(settings.constraints, made)
+        relations = sample.found(learnt, relations_of(settings.constraints, learnt), search)
+        notes += [f"kept: {one.text(learnt.names)} (in {one.share:.0%} of the rows)" for one in relations]
+        orders = new_orders(settings.constraints, sample.orders(learnt)) if search else []
+        notes += [f"kept: {' <= '.join(one.columns)} (in all rows)" for one in orders] + constraints.notes()
+        combinations = constraints.combinations(learnt, columns, settings.rare_below)
+        declared = [*settings.constraints, *orders]
+        return cls(learnt, columns, rows, made, written, tuple(notes), relations, declared, combinations)
 
     @cached_property
     def space(self) -> Tokens:
@@ -165,8 +196,20 @@ class TabularCodec:
     def settle(
         self, table: pa.Table, tokens: np.ndarray, given: Mapping[int, np.ndarray] | None = None
     ) -> pa.Table:
-        """The table with what its rows' tokens say of relations true in it: see `genai_core.tables.relations`."""
-        return settled(self.related, table, tokens, given or {})
+        """The table with what its rows' tokens say of relations true in it, and every constraint kept.
+
+        given  columns -> bool (rows,), cells that must stay
+        """
+        given = dict(given or {})
+        names = self.schema.names
+
+        def related(mended: pa.Table, fixed: Mapping[str, np.ndarray]) -> pa.Table:
+            own = {names.index(name): rows for name, rows in fixed.items()}
+            return settled(self.related, mended, tokens, own)
+
+        fixed = {names[i]: rows for i, rows in given.items()}
+        table = related(table, fixed)
+        return keep(self.constraints, table, fixed, tokens, related) if self.constraints else table
 
     def decode(self, tokens: np.ndarray, random: np.random.Generator) -> pa.Table:
         """A table of exactly `schema`."""
@@ -206,6 +249,12 @@ class TabularCodec:
         found = {"schema": _text(self.schema), "rows": self.rows, "columns": [own for own, _ in states]}
         if self.relations:
             found["relations"] = [one.state() for one in self.relations]
+        if self.declared:
+            found["constraints"] = to_plain(self.declared)
+        if self.combinations:
+            found["combinations"] = {str(i): one.state()[0] for i, one in self.combinations.items()}
+        for i, one in self.combinations.items():
+            arrays |= {f"combination{i}.{name}": value for name, value in one.state()[1].items()}
         if self.made:
             made = {name: how.model_dump(mode="json") for name, how in self.made.items()}
             found |= {"made": made, "written": _text(self.written)}
@@ -224,7 +273,15 @@ class TabularCodec:
         if made and set(written.names) != {*schema.names, *made}:
             raise ValueError("columns that are made and learnt are not those that are written")
         relations = tuple(Relation.from_state(one, columns) for one in settings.get("relations", ()))
-        return cls(schema, columns, settings["rows"], made, written, (), relations)
+        declared = of_plain(settings.get("constraints", ()))
+        check_constraints(declared, schema, made)
+        combinations = {
+            int(i): Combinations.from_state(
+                own, {name: arrays[f"combination{int(i)}.{name}"] for name in ("codes", "counts")}
+            )
+            for i, own in settings.get("combinations", {}).items()
+        }
+        return cls(schema, columns, settings["rows"], made, written, (), relations, declared, combinations)
 
     @property
     def fingerprint(self) -> str:
@@ -252,6 +309,7 @@ def _split_schema(schema: pa.Schema, settings: TabularSettings) -> tuple[pa.Sche
         )
     check_made(settings.made, schema)
     learnt = readable_schema(schema, [*settings.exclude, *settings.made])
+    check_constraints(settings.constraints, learnt, settings.made)
     return learnt, pa.schema([f for f in schema if f.name not in settings.exclude], schema.metadata)
 
 

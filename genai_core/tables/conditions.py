@@ -7,14 +7,15 @@ drawn and thrown away.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
 
 from genai_core.errors import InvalidInput, MissingCapability, nearest
-from genai_core.tables.rules import Among, Balanced, Rule, rule
+from genai_core.tables.balance import Balanced
+from genai_core.tables.rules import Among, Between, Rule, rule
 
 if TYPE_CHECKING:  # checking a job file must not import torch
     from genai_core.modalities.tabular import TabularCodec
@@ -57,8 +58,44 @@ class Where:
             table = table.set_column(
                 found.field, table.schema.field(found.field), found.write(table, own, random)
             )
-        asked = {found.field: np.ones(table.num_rows, bool) for found in self.rules if found.fixes}
-        return self.codec.settle(table, tokens, asked)
+        fixed = {found.field: np.ones(table.num_rows, bool) for found in self.rules if found.fixes}
+        ranges = [found for found in self.rules if found.fixes and self._computed(found)]
+        if not ranges:
+            return self.codec.settle(table, tokens, fixed)
+        # what follows from other columns lies where it shall in most rows; in the rest the others give way
+        exact = {field: rows for field, rows in fixed.items() if field not in {r.field for r in ranges}}
+        made = self.codec.settle(table, tokens, exact)
+        off = ~_fulfilled(ranges, made)
+        if not off.any():
+            return made
+        moved = self.codec.settle(table, tokens, exact | {found.field: off for found in ranges})
+        rounded = self.codec.settle(
+            moved, tokens, exact
+        )  # products of whole numbers do not reach every value
+        better = _fulfilled(ranges, rounded)
+        return _chosen(made, _chosen(moved, rounded, better), off)
+
+    def _computed(self, found: Rule) -> bool:
+        """Whether it asks for a range of a column that follows from others."""
+        related = any(one.field == found.field for one in self.codec.related)
+        return related and isinstance(found, Between)
+
+
+def _fulfilled(rules: Sequence[Rule], table: pa.Table) -> np.ndarray:
+    """Bool (rows,): where all of them are."""
+    fine = np.ones(table.num_rows, bool)
+    for found in rules:
+        own = found.fulfilled(table.column(found.field).combine_chunks())
+        fine &= True if own is None else own
+    return fine
+
+
+def _chosen(first: pa.Table, second: pa.Table, rows: np.ndarray) -> pa.Table:
+    """The rows of `second` where `rows` says so, else of `first`."""
+    if rows.all() or first is second:
+        return second
+    index = np.arange(len(rows)) + len(rows) * rows
+    return pa.concat_tables([first, second]).combine_chunks().take(pa.array(index))
 
 
 def check_sampling(

@@ -23,7 +23,7 @@ import pyarrow.types as pt
 from pydantic import TypeAdapter
 
 from genai_core.errors import InvalidData, InvalidInput, Unavailable
-from genai_core.hyperparameters import Made, MadeByFaker, MadeByPattern, MadeEmpty, MadeInSequence
+from genai_core.tables.declarations import Made, MadeByFaker, MadeByPattern, MadeEmpty, MadeInSequence
 
 WATCHED_ROWS = 20_000  # the first rows: enough to see that a category has no end
 LEAST_ROWS = 100  # fewer may differ by chance

@@ -16,6 +16,8 @@ import numpy as np
 import pyarrow as pa
 
 from genai_core.splits import uniform_of
+from genai_core.tables.constraint_fit import orders_in
+from genai_core.tables.declarations import Ordered
 from genai_core.tables.relations import Relation, decimals_of, has_numbers, numbers_of, tolerance
 
 SAMPLE = 4000  # rows
@@ -53,16 +55,25 @@ class Sample:
         self.keys, self.parts = keys[best], [values[best]]
 
     @np.errstate(all="ignore")  # floats may be as large as they are
-    def found(self, schema: pa.Schema) -> tuple[Relation, ...]:
-        """Relations between the columns of `schema`, which may be fewer than those that were seen."""
+    def found(
+        self, schema: pa.Schema, declared: Sequence[Relation] = (), search: bool = True
+    ) -> tuple[Relation, ...]:
+        """Relations between the columns of `schema`, which may be fewer than those that were seen; declared ones first.
+
+        search  False: those alone
+        """
         names = [name for name in self.names if name in schema.names]
         values = self.parts[0][:, [self.names.index(name) for name in names]]
         decimals = [decimals_of(values[:, i], schema.field(name).type) for i, name in enumerate(names)]
         at = [schema.names.index(name) for name in names]
-        return tuple(
-            replace(one, target=at[one.target], operands=tuple(at[i] for i in one.operands))
-            for one in relations(values, decimals)
-        )
+        own = [one.moved(at.index(one.target), [at.index(i) for i in one.operands]) for one in declared]
+        found = relations(values, decimals, own, search)
+        return tuple(one.moved(at[one.target], [at[i] for i in one.operands]) for one in found)
+
+    def orders(self, schema: pa.Schema) -> list[Ordered]:
+        """Times that are always in one order."""
+        names = [name for name in self.names if name in schema.names]
+        return orders_in(self.parts[0][:, [self.names.index(name) for name in names]], names, schema)
 
 
 def _taken(column: pa.Array | pa.ChunkedArray, index: pa.Array) -> pa.Array:
@@ -71,16 +82,24 @@ def _taken(column: pa.Array | pa.ChunkedArray, index: pa.Array) -> pa.Array:
 
 
 @np.errstate(all="ignore")
-def relations(values: np.ndarray, decimals: Sequence[int | None]) -> list[Relation]:
+def relations(
+    values: np.ndarray,
+    decimals: Sequence[int | None],
+    declared: Sequence[Relation] = (),
+    search: bool = True,
+) -> list[Relation]:
     """Relations that hold in the rows of values (rows, columns; NaN where there is none), those to compute first first.
 
     decimals  of each column, see `genai_core.tables.relations.decimals_of`
+    declared  relations that are kept anyway; no other is found for their targets
     """
-    search = _Search(values, decimals)
-    kept: dict[tuple, Relation] = {}
-    for one in sorted(search.candidates(), key=_first):
-        for read in search.readings(one):
-            if _key(one) not in kept and search.adds(read, list(kept.values())):
+    look = _Search(values, decimals)
+    kept = {_key(one): look.measured(one) for one in declared}
+    taken = {one.target for one in declared}
+    for one in sorted(look.candidates(), key=_first) if search else ():
+        for read in look.readings(one):
+            new = _key(one) not in kept and read.target not in taken
+            if new and look.adds(read, list(kept.values())):
                 kept[_key(one)] = read
     return _sorted(list(kept.values()))
 
@@ -97,6 +116,12 @@ class _Search:
         self.spread = np.array([np.nanstd(c) if np.isfinite(c).any() else 0.0 for c in values.T])
         self.frequent = np.stack([_frequent(column) for column in values.T], 1) if self.columns else values
         self.usable = [i for i in range(self.columns) if 0 < self.spread[i] < np.inf]
+
+    def measured(self, one: Relation) -> Relation:
+        """A declared relation with the share of the rows in which it holds."""
+        there = np.isfinite(self.values[:, [one.target, *one.operands]]).all(1)
+        one = replace(one, decimals=self.decimals[one.target])
+        return replace(one, share=float(self.holds(one)[there].mean()) if there.any() else 0.0)
 
     def candidates(self) -> Iterator[Relation]:
         """Believed relations, each once: of a sum that can be read several ways one of them."""

@@ -23,12 +23,12 @@ if TYPE_CHECKING:
 SECONDS = 86_400
 MOST_DECIMALS = 6
 NEAR = 1e-9  # relative: of numbers that have no last decimal
-KINDS = ("sum", "clipped", "product")
+KINDS = ("sum", "clipped", "product", "quotient")
 
 
 @dataclass(frozen=True)
 class Relation:
-    """target = sum of factor x operand (clipped: at least 0), or the product of the operands.
+    """target = sum of factor x operand (clipped: at least 0), the product of the operands, or the quotient of two.
 
     target, operands  column numbers
     share             of the rows with all values in which it holds
@@ -42,28 +42,43 @@ class Relation:
     kind: str = "sum"
     share: float = 1.0
     decimals: int | None = 0
+    declared: bool = False
 
     def value(self, numbers: Mapping[int, np.ndarray]) -> np.ndarray:
         """What the target is, float64 (rows,)."""
         parts = [numbers[i] for i in self.operands]
         if self.kind == "product":
             return np.multiply.reduce(parts)
+        if self.kind == "quotient":
+            return parts[0] / parts[1]
         found = sum(
             (f * p for f, p in zip(self.factors, parts, strict=True)), np.full(len(parts[0]), self.constant)
         )
         return np.maximum(found, 0) if self.kind == "clipped" else found
 
     def solved(self, operand: int, numbers: Mapping[int, np.ndarray]) -> np.ndarray:
-        """What an operand of factor 1 or -1 must be for the target to be what it is; not of products."""
+        """What an operand (of sums one of factor 1 or -1) must be for the target to be what it is."""
+        if self.kind in ("product", "quotient"):
+            return self._divided(operand, numbers)
         factor = self.factors[self.operands.index(operand)]
         rest = replace(self, kind="sum").value({**numbers, operand: np.zeros_like(numbers[operand])})
         return factor * (numbers[self.target] - rest)
 
+    @np.errstate(all="ignore")
+    def _divided(self, operand: int, numbers: Mapping[int, np.ndarray]) -> np.ndarray:
+        goal, first = numbers[self.target], self.operands[0]
+        if self.kind == "quotient":
+            other = numbers[self.operands[1]]
+            found = goal * other if operand == first else numbers[first] / goal
+        else:
+            found = goal / np.multiply.reduce([numbers[i] for i in self.operands if i != operand])
+        return np.where(np.isfinite(found), found, numbers[operand])
+
     def text(self, names: Sequence[str]) -> str:
         """As people write it."""
         of = [names[i] for i in self.operands]
-        if self.kind == "product":
-            return f"{names[self.target]} = {' * '.join(of)}"
+        if self.kind in ("product", "quotient"):
+            return f"{names[self.target]} = {(' * ' if self.kind == 'product' else ' / ').join(of)}"
         words = ""
         for factor, name in zip(self.factors, of, strict=True):
             sign = "- " if factor < 0 else "+ " if words else ""
@@ -71,6 +86,10 @@ class Relation:
         if self.constant:
             words += f" {'-' if self.constant < 0 else '+'} {abs(self.constant):g}"
         return f"{names[self.target]} = {f'max(0, {words})' if self.kind == 'clipped' else words}"
+
+    def moved(self, target: int, operands: Sequence[int]) -> Relation:
+        """The same between other columns."""
+        return replace(self, target=target, operands=tuple(operands))
 
     def state(self) -> dict[str, Any]:
         """JSON-able."""
@@ -87,6 +106,7 @@ class Relation:
             str(found["kind"]),
             float(found["share"]),
             None if found["decimals"] is None else int(found["decimals"]),
+            found.get("declared", False) is True,
         )
         numbers = [made.target, *made.operands]
         whole = len(set(numbers)) == len(numbers) and all(
@@ -214,7 +234,18 @@ class Related:
             rows = kept == number
             if rows.any():
                 values[rows] = relation.value({i: numbers[i][rows] for i in relation.operands})
-        return values
+        values[~np.isfinite(values)] = np.nan  # divided by zero
+        if self.decimals is None or pt.is_temporal(self.columns[self.field].type):
+            return values
+        return values.round(self.decimals)  # as it is written
+
+    def declared(self, kept: np.ndarray, numbers: Mapping[int, np.ndarray]) -> np.ndarray:
+        """Which relation rows keep, where a declared one leaves no choice: rows that have all of its values."""
+        for number, relation in enumerate(self.relations, 1):
+            if relation.declared:
+                there = np.isfinite([numbers[i] for i in (self.field, *relation.operands)]).all(0)
+                return np.where(there, number, kept)
+        return kept
 
 
 class Middle:
@@ -223,126 +254,3 @@ class Middle:
     def random(self, rows: int) -> np.ndarray:
         """(rows,) halves."""
         return np.full(rows, 0.5)
-
-
-@np.errstate(all="ignore")
-def settled(
-    related: Sequence[Related], table: pa.Table, tokens: np.ndarray, given: Mapping[int, np.ndarray]
-) -> pa.Table:
-    """The table with every relation that its rows keep (tokens) true in it.
-
-    given  columns -> bool (rows,), cells that must stay: then an operand gives way that may be solved for
-    """
-    if not related:
-        return table
-    wanted = sorted({i for one in related for i in (one.field, *one.operands)})
-    numbers = {i: numbers_of(table.column(i).combine_chunks()).copy() for i in wanted}
-    touched: dict[int, int | None] = {}
-    for one in related:  # in the order in which they build upon each other
-        kept = tokens[:, one.position]
-        values = one.computed(numbers, kept)
-        fixed = given.get(one.field, np.zeros(len(kept), bool))
-        free = ~np.isnan(values) & ~fixed
-        numbers[one.field] = np.where(free, values, numbers[one.field])
-        touched[one.field] = one.decimals
-        for number, relation in enumerate(one.relations, 1):
-            for i in _give_way(one, relation, numbers, (kept == number) & fixed, given):
-                touched.setdefault(i, one.decimals)
-    for i, decimals in touched.items():
-        field = table.schema.field(i)
-        new = array_of(_within(numbers[i], field.type), field.type, decimals)
-        table = table.set_column(i, field, _unchanged_nulls(table.column(i), new))
-    return table
-
-
-def _give_way(
-    one: Related,
-    relation: Relation,
-    numbers: dict[int, np.ndarray],
-    rows: np.ndarray,
-    given: Mapping[int, np.ndarray],
-) -> list[int]:
-    """Solve for operands that are free, where the target must stay as it is; which columns have changed.
-
-    The last one of factor 1 or -1 is what the others leave. Where that is beyond what its column holds, others move as
-    little as they must; rows in which nothing fits stay as they are.
-    """
-    if relation.kind == "product" or not rows.any():
-        return []
-    if relation.kind == "clipped":
-        rows = rows & (numbers[relation.target] > 0)
-    able = [i for i, f in zip(relation.operands, relation.factors, strict=True) if abs(f) == 1]
-    free = {
-        i: rows & ~given.get(i, np.zeros(len(rows), bool)) & ~np.isnan(numbers[i]) for i in relation.operands
-    }
-    changed: list[int] = []
-    for last in reversed(able):
-        at = np.flatnonzero(free[last])
-        own = {i: numbers[i][at] for i in (relation.target, *relation.operands)}
-        low, high = ends_of(one.columns[last])
-        if len(one.columns[last].axes[0].edges):  # type: ignore[union-attr]
-            high += high - low  # a column of so many values that not all have been seen may hold larger ones
-        for other in relation.operands:
-            moved = _moved(one, relation, own, last, other, low, high)
-            own[other] = np.where(free[other][at] & (other != last), moved, own[other])
-        own[last] = relation.solved(last, own)
-        inside = np.clip(own[last], low, high)
-        fits = np.abs(own[last] - inside) <= tolerance(own[relation.target], one.decimals)  # sums of floats
-        own[last] = inside
-        for i in relation.operands:
-            numbers[i][at[fits]] = own[i][fits]
-        changed += relation.operands
-        solved = np.zeros(len(rows), bool)
-        solved[at[fits]] = True
-        free = {i: there & ~solved for i, there in free.items()}
-    return changed
-
-
-def _moved(
-    one: Related,
-    relation: Relation,
-    numbers: Mapping[int, np.ndarray],
-    last: int,
-    other: int,
-    low: float,
-    high: float,
-) -> np.ndarray:
-    """`other` moved by no more than it takes for `last` to lie between low and high, inside its own column's ends."""
-    factors = dict(zip(relation.operands, relation.factors, strict=True))
-    pull = factors[last] * factors[other]
-    solved = relation.solved(last, numbers)
-    ends = np.stack([(solved - high) / pull, (solved - low) / pull])
-    least, most = ends.min(0), ends.max(0)
-    decimals = 0 if pt.is_integer(one.columns[other].type) else one.decimals
-    if decimals is not None:
-        unit = 10.0**-decimals
-        least, most = np.ceil(least / unit - NEAR) * unit, np.floor(most / unit + NEAR) * unit
-    return np.clip(numbers[other] + np.clip(0.0, least, most), *ends_of(one.columns[other]))
-
-
-def ends_of(column: Column) -> tuple[float, float]:
-    """The least and the greatest number that is drawn of a column."""
-    assert isinstance(column, NumericColumn)
-    values = [column.axes[0].ends()]
-    if len(column.axes) > 1:
-        values.append(np.array([0, PER_DAY[column.type.unit] - 1]))
-    low, high = numbers_of(join_axes(values, np.zeros(2, bool), column.type))
-    return float(low), float(high)
-
-
-def _within(values: np.ndarray, type_: pa.DataType) -> np.ndarray:
-    """What a column of whole numbers cannot hold becomes the nearest that it can."""
-    if not pt.is_integer(type_):
-        return values
-    low, high = np.iinfo(type_.to_pandas_dtype()).min, np.iinfo(type_.to_pandas_dtype()).max
-    return np.clip(values, low, high)
-
-
-def _unchanged_nulls(before: pa.ChunkedArray, new: pa.Array) -> pa.Array:
-    """NaN and infinite values of floats are no numbers here: they stay what they were."""
-    old = before.combine_chunks()
-    if not pt.is_floating(old.type):
-        return new
-    import pyarrow.compute as pc
-
-    return pc.if_else(pc.is_valid(new), new, old)

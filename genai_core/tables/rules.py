@@ -1,4 +1,4 @@
-"""What is asked of one column of sampled rows: some values, a range, all but some values, shares of values."""
+"""What is asked of one column of sampled rows: some values, a range, all but some values."""
 
 from __future__ import annotations
 
@@ -61,6 +61,10 @@ class Rule:
         """The column as it shall be; tokens (rows, positions of the field)."""
         return table.column(self.field)
 
+    def fulfilled(self, array: pa.Array) -> np.ndarray | None:
+        """Bool (rows,): which values are such as is asked for; None: they must be the ones that were written."""
+        return None
+
     def blank(self, fill: float) -> Tables:
         """Tables that allow everything (0) or nothing (-inf)."""
         space, tables = self.codec.space, []
@@ -73,7 +77,7 @@ class Rule:
     def values(self, found: Sequence[Any]) -> pa.Array:
         """YAML's values as an array of the column's type."""
         try:
-            return _as_type(list(found), self.type)
+            return as_type(list(found), self.type)
         except (
             pa.ArrowInvalid,
             pa.ArrowTypeError,
@@ -191,6 +195,9 @@ class Between(Rule):
             )
         if asked.get("missing", False) not in (True, False) or (asked.get("missing") and len(asked) > 1):
             raise InvalidInput(f"{self.place}.missing: accepted are false, and true with nothing beside it")
+        self.asked = dict(asked)
+        unwanted = asked.get("not")
+        self.unwanted = list(unwanted) if isinstance(unwanted, list | tuple) else [unwanted]
         self.ranges = self._ranges(asked) if "min" in asked or "max" in asked else None
         self.weights = self._weights(asked)
         self.refuse_nothing(self.weights)
@@ -241,9 +248,10 @@ class Between(Rule):
         if asked.get("missing") is False:
             tables[0][missing] = -np.inf
         if "not" in asked:
-            unwanted = asked["not"] if isinstance(asked["not"], list | tuple) else [asked["not"]]
-            tokens = self.tokens_of(self.values(unwanted))
-            self.leave_out(tables, tokens[self.drawable(tokens)], unwanted)  # others are never drawn anyway
+            tokens = self.tokens_of(self.values(self.unwanted))
+            self.leave_out(
+                tables, tokens[self.drawable(tokens)], self.unwanted
+            )  # others are never drawn anyway
         return tables
 
     def _range_tables(self) -> Tables:
@@ -287,6 +295,23 @@ class Between(Rule):
     def tables(self) -> Tables:
         return self.weights
 
+    def fulfilled(self, array: pa.Array) -> np.ndarray:
+        valid: np.ndarray = array.is_valid().to_numpy(zero_copy_only=False)
+        if self.asked.get("missing") is True:
+            return ~valid
+        fine = valid if self.ranges or self.asked.get("missing") is False else np.ones(len(array), bool)
+        if self.ranges is not None:
+            axes, low, high = split_axes(array)[0], np.zeros(len(array), int), np.zeros(len(array), int)
+            for axis, (start, end) in zip(
+                axes, self.ends, strict=True
+            ):  # the first axis that differs decides
+                low = np.where(low == 0, 0 if start is None else np.sign(axis.astype(float) - start), low)
+                high = np.where(high == 0, 0 if end is None else np.sign(axis.astype(float) - end), high)
+            fine = fine & (low >= 0) & (high <= 0)
+        if "not" in self.asked:
+            fine = fine & ~pc.is_in(array, self.values(self.unwanted)).to_numpy(zero_copy_only=False)
+        return fine
+
     def write(self, table: pa.Table, tokens: np.ndarray, random: np.random.Generator) -> pa.Array:
         if self.ranges is None:
             return table.column(self.field)
@@ -322,50 +347,6 @@ def _placer(own: AxisRange, first: np.ndarray, second: np.ndarray) -> Callable[[
     return lambda uniform: own.place(first, second, uniform)
 
 
-class Balanced(Rule):
-    """Values with the share of the rows that each shall have; the shares of all others stay in proportion."""
-
-    keyword = "balance"
-
-    def __init__(self, codec: TabularCodec, name: str, shares: Mapping[Any, float]) -> None:
-        super().__init__(codec, name)
-        total = float(sum(shares.values())) if shares else 0.0
-        if not shares or any(not 0 <= share <= 1 for share in shares.values()) or total > 1 + 1e-9:
-            raise InvalidInput(
-                f"{self.place}: found {dict(shares)}; accepted are values with shares from 0 to 1, together at most 1"
-            )
-        values = [_yaml_word(value, self.type) for value in shares]
-        tokens = self.encoded(self.values(values))
-        rest = self.blank(0.0)
-        self.leave_out(rest, tokens, list(shares))
-        self.alternatives: list[Tables] = []
-        for row in tokens:
-            self.alternatives.append(self.blank(-np.inf))
-            self.open_up(self.alternatives[-1], row[None])
-        self.shares = [float(share) for share in shares.values()]
-        if total < 1 - 1e-9:
-            self.refuse_rest(rest, total)
-            self.alternatives.append(rest)
-            self.shares.append(1 - total)
-
-    def refuse_rest(self, rest: Tables, total: float) -> None:
-        """InvalidInput when all values are named and their shares leave something."""
-        drawable = self.codec.space.positions[self.positions[0]].drawable
-        if not (np.isfinite(rest[0]) & drawable).any():
-            raise InvalidInput(
-                f"{self.place}: the shares add up to {total:g}, and no other value is left; make them add up to 1"
-            )
-
-    @property
-    def condition(self) -> Condition:
-        import torch
-
-        from genai_core.model import Condition
-
-        tables = [torch.from_numpy(np.stack(some)) for some in zip(*self.alternatives, strict=True)]
-        return Condition(self.field, tables, shares=torch.tensor(self.shares, dtype=torch.float64).float())
-
-
 def rule(codec: TabularCodec, name: str, value: Any) -> Rule:
     """What a value of `where` asks of a column."""
     if isinstance(value, Mapping):
@@ -374,14 +355,7 @@ def rule(codec: TabularCodec, name: str, value: Any) -> Rule:
     return Among(codec, name, list(value) if isinstance(value, list | tuple) else [value])
 
 
-def _yaml_word(value: Any, type_: pa.DataType) -> Any:
-    """Keys of a mapping are texts in JSON: `true` may mean a boolean."""
-    if isinstance(value, bool) and not pt.is_boolean(type_):
-        return "yes" if value else "no"
-    return None if value in ("null", None) else value
-
-
-def _as_type(values: list, type_: pa.DataType) -> pa.Array:
+def as_type(values: list, type_: pa.DataType) -> pa.Array:
     """YAML's strings and numbers as a column's type; text is parsed (dates, times, decimals)."""
     plain = type_.value_type if pa.types.is_dictionary(type_) else type_
     if any(isinstance(v, bool) for v in values) and not pa.types.is_boolean(plain):

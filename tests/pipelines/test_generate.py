@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 import pytest
 from pydantic import ValidationError
 
-from genai_core import load
+from genai_core import fit, load
 from genai_core.errors import InvalidArtifact, InvalidInput, MissingCapability, OutputExists, Unavailable
 from genai_core.hyperparameters import Gan, TabularSettings
 from pipelines import batch_job, generate
@@ -275,3 +275,26 @@ def test_given_rows_that_contradict_are_refused(
     spec = given(spec, small_table.select(["origin"]))
     with pytest.raises(error, match=message):
         generate.check(job(spec, **changes), Context())
+
+
+def test_rows_that_break_a_constraint_are_counted_and_said(tmp_path: Path, workplace: Path) -> None:
+    random = np.random.default_rng(0)
+    low = random.integers(0, 90, 400)
+    table = pa.table(
+        {"low": low, "high": low + random.integers(0, 9, 400), "kind": random.choice(["a", "b"], 400)}
+    )
+    declared = [{"kind": "order", "columns": ["low", "high"]}]
+    model = fit(table, modality={"kind": "tabular", "constraints": declared}, max_epochs=1)
+    model.save(tmp_path / "kept")
+    spec = {"model": str(tmp_path / "kept"), "rows": 200, "track": {"enabled": False}, "rows_per_shard": 100}
+    said: list[str] = []
+    result = generate.run(job(spec), Context(log=said.append))
+    assert result["constraints"] == {"low <= high": 0} and result["constraints_broken"] == 0
+    assert not any("break" in line for line in said)
+    asked = {"low": {"min": 50}, "high": {"max": 40}}
+    result = generate.run(job(spec, "other", where=asked), Context(log=said.append))
+    assert result["constraints"] == {"low <= high": 200}
+    assert any("200 row(s) break low <= high: what was asked for" in line for line in said)
+    assert json.loads(Path("other/_MANIFEST.json").read_text())["summary"]["constraints"] == {
+        "low <= high": 200
+    }

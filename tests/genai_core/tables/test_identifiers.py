@@ -10,8 +10,9 @@ import pyarrow as pa
 import pytest
 
 from genai_core.errors import InvalidData, InvalidInput
-from genai_core.hyperparameters import MadeByPattern, TabularSettings
+from genai_core.hyperparameters import TabularSettings
 from genai_core.modalities.tabular import TabularCodec
+from genai_core.tables.declarations import MadeByPattern
 from genai_core.tables.identifiers import infer_pattern, make, parse_pattern, values_of_pattern
 
 ROWS = 500
