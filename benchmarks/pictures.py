@@ -32,7 +32,7 @@ RUNS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
         {"gamma": 0.5, "augment": False, "hidden": 128, "precision": "bfloat16"},
         {"learning_rate": 1.5e-3, "batch_size": 64, "max_epochs": 20},
     ),
-    "dcgan": ("dcgan", {"channels": 32}, {"batch_size": 64, "max_epochs": 5}),
+    "dcgan": ("dcgan", {"channels": 32}, {"batch_size": 64, "max_epochs": 25}),
     "wgan": (
         "gan",
         {
