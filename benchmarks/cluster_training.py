@@ -203,10 +203,11 @@ def overhead(table: pa.Table) -> dict[str, Any]:
 def fitted_by(runner: str) -> dict[str, float]:
     """Milliseconds a step between validations, and seconds of the whole fit."""
     from pipelines.context import Context
-    from pipelines.train import TrainJob, _fit_codec, open_source
+    from pipelines.train import TrainJob, open_source
     from pipelines.training.fitting import Fitting
     from pipelines.training.local_training import fit_here
     from pipelines.training.ray_training import fit_on_ray
+    from pipelines.training.reading import fit_codec
 
     job = TrainJob.model_validate(
         {
@@ -224,7 +225,7 @@ def fitted_by(runner: str) -> dict[str, float]:
     source, context = open_source(job.source), Context()
     told: list[tuple[int, float]] = []
     with tempfile.TemporaryDirectory() as scratch:
-        codec = _fit_codec(job, source, context)
+        codec, _ = fit_codec(job, source, context)
         task = Fitting(
             job, "overhead", source, codec, {"data": {}}, Path(scratch),
             lambda metrics, step: told.append((step, metrics["seconds"])), context.progress,

@@ -93,8 +93,14 @@ FAMILIES = {
 }
 
 
-def scores_of(kind: str, modality: str) -> tuple[str, ...]:
-    """The scores of a family on a modality, the default first. Raises MissingCapability: a pair that does not exist."""
+OF_WEIGHTS_ALONE = ("elbo", "negative_log_likelihood", "reconstruction")
+
+
+def scores_of(kind: str, modality: str, private: bool = False) -> tuple[str, ...]:
+    """The scores of a family on a modality, the default first. Raises MissingCapability: a pair that does not exist.
+
+    private  a model under differential privacy: only what keeps nothing of the data beside the weights
+    """
     able = FAMILIES[kind].scores
     if modality not in able:
         others = [name for name, family in FAMILIES.items() if modality in family.scores]
@@ -102,7 +108,8 @@ def scores_of(kind: str, modality: str) -> tuple[str, ...]:
             f"{kind} does not learn the modality {modality} (it learns {', '.join(able)}); "
             f"for {modality} there are: {', '.join(others)}"
         )
-    return able[modality]
+    found = able[modality]
+    return tuple(name for name in found if name in OF_WEIGHTS_ALONE) if private else found
 
 
 def model_class(kind: str) -> Any:

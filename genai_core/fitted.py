@@ -84,7 +84,7 @@ class FittedModel:
     @property
     def score_names(self) -> tuple[str, ...]:
         """The scores that this model can give; the first is the default."""
-        return catalog.scores_of(self.kind, self.modality)
+        return catalog.scores_of(self.kind, self.modality, "privacy" in self.provenance)
 
     def check_schema(self, schema: pa.Schema) -> None:
         """Raise SchemaMismatch unless tables of `schema` can be read."""

@@ -137,6 +137,17 @@ class Cyclegan(Family):
 ModelSettings = Annotated[Autoregressive | Cyclegan | Dcgan | Gan | Vae, Field(discriminator="kind")]
 
 
+class Privacy(Settings):
+    """Differential privacy (Dwork et al. 2006): what one row of the data can change in the model is bounded."""
+
+    epsilon: float = Field(gt=0, le=100, description="of everything that is kept of the data, together")
+    delta: float = Field(1e-6, gt=0, lt=0.01, description="far below one over the number of rows")
+    clip: float = Field(1.0, gt=0, description="largest gradient norm of a single row")
+    columns: float = Field(
+        0.3, gt=0, lt=1, description="share of epsilon with which values and bins of columns are chosen"
+    )
+
+
 class FitSettings(Settings):
     """The training loop, the same for every family. A limit that is reached first ends the fit."""
 
@@ -178,6 +189,9 @@ class FitSettings(Settings):
     health: Literal["act", "warn", "off"] = Field(
         "act",
         description="what is done about a fit that goes wrong: go back, hold back or stop; only say so; do not look",
+    )
+    privacy: Privacy | None = Field(
+        None, description="tables, autoregressive and vae: train with differential privacy; default: without"
     )
     precision: Literal["float32", "bfloat16", "float16"] = Field(
         "float32", description="of the layers in training; scores and samples are always computed in float32"

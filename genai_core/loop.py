@@ -12,14 +12,14 @@ import copy
 import math
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from genai_core.errors import InvalidInput, TrainingFailed
+from genai_core.fit_progress import Progress, recount
 from genai_core.hyperparameters import FitSettings
 from genai_core.model import Model
 from genai_core.monitors.health import Alarm, Health, advice
@@ -28,31 +28,15 @@ from genai_core.precision import MIN_SCALE, Precision
 from genai_core.replicas import Replicas
 from genai_core.splits import seed_of, spread, validation_rows
 
+if TYPE_CHECKING:
+    from genai_core.privacy.gradients import PrivateFit
+
 INITIAL_ROWS = 200_000  # sample for `Model.initialise`
 INITIAL_ENTRIES = 50_000_000
 EMA = 0.995
 MIN_BATCH = 32
 WARM_UP = 0.1  # share of the schedule
 VALIDATING = 0.2  # share of a fit that is limited in seconds, beyond which a validation is left out
-
-
-@dataclass
-class Progress:
-    """What a checkpoint must carry beside the tensors. Steps are counted as the present replicas take them."""
-
-    step: int = 0
-    done: float = 0.0  # share of the schedule
-    seconds: float = 0.0
-    validating: float = 0.0  # of the seconds
-    best: float = math.inf
-    best_step: int = 0
-    stale: int = 0
-    stopped: bool = False
-    history: list[dict[str, float]] = field(default_factory=list)
-    steps_per_epoch: int = 0
-    worlds: list[list[int]] = field(default_factory=list)  # [step, replicas from then on]
-    scales: dict[str, dict[str, Any]] = field(default_factory=dict)  # of the losses, by phase: float16 alone
-    health: dict[str, Any] = field(default_factory=dict)  # see `genai_core.monitors.health`
 
 
 class Fit:
@@ -66,8 +50,9 @@ class Fit:
         settings: FitSettings,
         replicas: Replicas | None = None,
         on_step: Callable[[int, float], None] | None = None,
+        private: PrivateFit | None = None,
     ) -> None:
-        self.model, self.train, self.settings = model, train, settings
+        self.model, self.train, self.settings, self.private = model, train, settings, private
         self.replicas = replicas or Replicas()
         self.on_step = on_step or (lambda step, done: None)
         self.device = next(model.parameters()).device
@@ -77,9 +62,17 @@ class Fit:
         self.ema = ema if settings.ema is None else settings.ema
         self.progress, self.losses = Progress(), dict[str, Tensor]()
         self._plan_steps()
+        if private:
+            private.plan(len(train), self.batch, self.total_steps)
         between = self.total_steps * self.batch / settings.evaluations
         self.health = Health(
-            settings.health, model, train, self.validation, self.batch, between, self.replicas
+            "off" if private else settings.health,
+            model,
+            train,
+            self.validation,
+            self.batch,
+            between,
+            self.replicas,
         )
 
     def run(self) -> Progress:
@@ -132,7 +125,8 @@ class Fit:
     def _prepare(self) -> None:
         s = self.settings
         at_most = min(INITIAL_ROWS, INITIAL_ENTRIES // self.train.shape[1]) // self.replicas.world
-        sample = np.concatenate(self.replicas.gather(np.asarray(self.train[:at_most])))
+        known = self.train if self.private is None else self.private.initial
+        sample = np.concatenate(self.replicas.gather(np.asarray(known[:at_most])))
         self.model.initialise(self._tensor(sample))
         self._same_start()
         rate = self.model.learning_rate if s.learning_rate is None else s.learning_rate
@@ -178,7 +172,7 @@ class Fit:
         """Train on one batch; True when it is time to validate."""
         s = self.settings
         torch.manual_seed(seed_of(s.seed, "step", step, self.replicas.rank))
-        x = self._tensor(self.train[self._rows(step)])
+        x = self._tensor(self.train[self.private.rows() if self.private else self._rows(step)])
         rate = self.peak * (1.0 if self.model.constant_rate else schedule(self.progress.done))
         self.model.train()
         self.model.done, self.model.restraint = self.progress.done, self.health.restraint
@@ -234,6 +228,8 @@ class Fit:
         Computed in `accumulate` parts, so that only one part's activations are held at a time.
         """
         loss, flat = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
+        if self.private:  # the loss is one of the data: nobody is told
+            return loss, self.private.gradient(self.model, x, phase, self.trained[phase])
         for part in x.tensor_split(self.settings.accumulate):
             weight = len(part) * self.replicas.world / self.batch
             with self.precision.layers():
@@ -266,6 +262,8 @@ class Fit:
     # -- validation and checkpoints --------------------------------------------------------------------------
     def _evaluate(self) -> bool:
         """Validate the averaged weights; True when the fit should stop."""
+        if self.private:
+            return self._go_on_unseen(self.private)
         begun = time.monotonic()
         for model in (self.model, self.averaged):
             self._same_buffers(model)
@@ -299,6 +297,17 @@ class Fit:
         if not math.isfinite(value) and verdict.do != "back":
             raise TrainingFailed(advice(f"the validation loss is {value} at step {p.step}"))
         return p.stopped
+
+    def _go_on_unseen(self, private: PrivateFit) -> bool:
+        """No row is looked at: the latest weights are kept, and what they have cost is told."""
+        p = self.progress
+        self.best = {name: tensor.clone() for name, tensor in self.averaged.state_dict().items()}
+        p.seconds, p.best_step = time.monotonic() - self.started, p.step
+        metrics = {"epsilon": private.spent(p.step), "seconds": p.seconds}
+        p.history.append({"step": p.step, "epoch": p.step / self.steps_per_epoch, **metrics})
+        self.replicas.report(metrics, p.step, p.done)
+        self.replicas.save(self._tensors(), vars(p).copy())
+        return False
 
     def _keep_good(self) -> None:
         """What the fit goes back to."""
@@ -336,7 +345,7 @@ class Fit:
 
     def _load(self, tensors: dict[str, Tensor], facts: dict[str, Any]) -> None:
         self.progress = Progress(**facts)
-        _recount(self.progress, self.steps_per_epoch)
+        recount(self.progress, self.steps_per_epoch)
         self._restore(tensors)
         self.best = _below(tensors, "best/")
         self._keep_good()
@@ -354,16 +363,6 @@ class Fit:
             )
             scaler = self.scalers[phase] = self.precision.scaler()  # an alarm comes in the middle of a step
             scaler.load_state_dict(self.progress.scales.get(phase) or scaler.state_dict())
-
-
-def _recount(p: Progress, steps_per_epoch: int) -> None:
-    """Other replicas may take other steps for an epoch: steps are put where they are in the epochs."""
-    factor = steps_per_epoch / p.steps_per_epoch
-    if factor == 1:
-        return
-    p.step, p.best_step = round(p.step * factor), round(p.best_step * factor)
-    p.history = [entry | {"step": round(entry["step"] * factor)} for entry in p.history]
-    p.worlds = [[round(step * factor), world] for step, world in p.worlds]
 
 
 def _flat(gradients: Iterable[Tensor | None], parameters: list[Tensor]) -> Tensor:

@@ -43,6 +43,10 @@ class Model(nn.Module, ABC):
         0  # set likewise; the more, the stronger is what guards against collapse, if the family has it
     )
 
+    noise_of_records: ClassVar[str] = (
+        "different"  # what is drawn in `forward` of single records: or "same" for all of a part, as orders are
+    )
+
     def __init__(self, space: Space) -> None:
         super().__init__()
         self.space: Any = space

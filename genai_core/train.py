@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,15 @@ from genai_core.growth import carry_over, extended, parent_facts
 from genai_core.hyperparameters import FitSettings, ModalitySettings
 from genai_core.loop import Fit, Progress
 from genai_core.model import Model
+from genai_core.privacy.checks import check_privacy, sized
 from genai_core.spaces import Records
 from genai_core.splits import held_out, seed_of, spread
 from genai_core.tables.columns import is_categorical
 from genai_core.tables.vectors import CLASSES
 from genai_core.threads import threads as use_threads
+
+if TYPE_CHECKING:
+    from genai_core.privacy.gradients import PrivateFit
 
 ENOUGH_EPOCHS, ENOUGH_STEPS = 6, 600
 HELD_OUT, LEAST_HELD_OUT, MOST_HELD_OUT = 1000, 0.1, 0.25  # rows for p-values, and as shares of a table
@@ -66,6 +70,7 @@ def fit(
         )
     table = as_table(data)
     how = FitSettings(**settings)
+    private: PrivateFit | None = None
     if start is not None:
         if model or modality or exclude:
             raise InvalidInput(
@@ -75,16 +80,15 @@ def fit(
         codec: Codec = extended(start.codec, table.to_batches(max_chunksize=65536), table.schema)
     else:
         reading = modality_settings(modality or {"kind": "tabular", "exclude": list(exclude)}, kind, how.seed)
-        codec = catalog.codec_class(reading.kind).fit(
-            table.to_batches(max_chunksize=65536), table.schema, reading
-        )
+        codec, private = read(table.to_batches(max_chunksize=65536), table.schema, reading, kind, how)
     records = codec.encode(table)
     records = records.rows(records.readable())
     out = split(np.arange(len(records)), how)
-    network = new_model(kind, codec, model or {}, how.seed, start)
+    network = new_model(kind, codec, model or {}, how.seed, start, private is not None)
     source = {"rows": table.num_rows, "digest": "sha256:" + table_digest(table)}
     with use_threads(threads):
-        progress = Fit(network, records.tokens[~out], records.tokens[out], how, on_step=on_step).run()
+        validation = records.tokens[out] if private is None else private.initial
+        progress = Fit(network, records.tokens[~out], validation, how, on_step=on_step, private=private).run()
         facts: dict[str, Any] = {"data": source, "fit": how.model_dump()}
         facts |= {} if start is None else {"parent": parent_facts(start.provenance, start.digest)}
         return finish(
@@ -97,7 +101,21 @@ def fit(
             facts,
             how.seed,
             score_effort,
+            private,
         )
+
+
+def read(
+    batches: Iterable[pa.RecordBatch], schema: pa.Schema, reading: Any, kind: str, how: FitSettings
+) -> tuple[Codec, PrivateFit | None]:
+    """The codec of a stream; of a fit with `privacy` also what is spent of it. Raises what codecs raise."""
+    if how.privacy is None:
+        return catalog.codec_class(reading.kind).fit(batches, schema, reading), None
+    from genai_core.privacy.codec import private_codec
+
+    check_privacy(kind, reading, how)
+    found: Any = private_codec(batches, schema, reading, how.privacy)
+    return found
 
 
 def settings_to_score(
@@ -145,6 +163,8 @@ def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> n
 
     certain: at least one is held out and at least one is not, even of two rows.
     """
+    if settings.privacy is not None:  # nothing is looked at but by the training itself
+        return np.zeros(len(numbers), bool)
     out = held_out(numbers, settings.validation_fraction, settings.seed)
     if certain and len(out) > 1:
         out[0] |= not out.any()
@@ -153,10 +173,16 @@ def split(numbers: np.ndarray, settings: FitSettings, certain: bool = True) -> n
 
 
 def new_model(
-    kind: str, codec: Codec, settings: dict[str, Any] | Any, seed: int, start: FittedModel | None = None
+    kind: str,
+    codec: Codec,
+    settings: dict[str, Any] | Any,
+    seed: int,
+    start: FittedModel | None = None,
+    private: bool = False,
 ) -> Model:
     """A network with its first weights drawn from the seed; with the settings and the weights of `start`, if given."""
     torch.manual_seed(seed_of(seed, "weights"))
+    settings = sized(kind, settings) if private else settings
     if start is None:
         return catalog.build_model(kind, codec.space, settings)
     network = catalog.build_model(kind, codec.space, start.model.settings)
@@ -174,14 +200,19 @@ def finish(
     provenance: dict[str, Any],
     seed: int,
     score_effort: float | None = None,
+    private: PrivateFit | None = None,
 ) -> FittedModel:
-    """With fitted scores, calibrated, and with its history.
+    """With fitted scores, calibrated, and with its history; a private one without what would look at the data again.
 
     network  holds the best weights
     held_out for calibration
     train    training records (rows, entries), or a sample of them: what scores with a memory look at
     """
     fitted = FittedModel(kind, codec.kind, codec, network.eval(), provenance=provenance)
+    if private is not None:
+        steps = {"best_step": progress.best_step, "steps": progress.step}
+        fitted.provenance = provenance | {"training": steps, "privacy": private.facts(progress.step)}
+        return fitted
     sample = train[spread(len(train), score_rows(train))]
     fitted.fit_scores(sample, held_out, seed, score_effort or effort(progress))
     facts = {"validation_loss": progress.best, "best_step": progress.best_step, "steps": progress.step}

@@ -90,6 +90,7 @@ def check(job: ScoreJob, context: Context) -> list[str]:
     refuse_overlap(job.source, job.sink)
     found = find_header(job, context)
     kind = found.kind if isinstance(found, Header) else None if found is None else found.model.kind
+    refuse_private(found)
     names = None if found is None or kind is None else score_names(job, kind, modality_of(found))
     facts = [describe(job, found)] + ([f"scores: {', '.join(names)}"] if names else [])
     if context.promised_output(job.source.path) is not None:
@@ -116,6 +117,7 @@ def run(job: ScoreJob, context: Context) -> dict[str, Any]:
     refuse_overlap(job.source, job.sink)
     model = resolve_model(job.model, job.track.uri)
     header = artifact.verify(model.directory)
+    refuse_private(header)
     names = score_names(job, header.kind, header.modality)
     source = open_source(job.source)
     output = output_schema(source.reader, job.carried, names, header.modality)
@@ -175,6 +177,16 @@ def check_labels(job: ScoringJob) -> list[str]:
 def modality_of(found: Header | TrainJob) -> str:
     """Of a model, or of the one that an earlier job will train."""
     return found.modality if isinstance(found, Header) else found.modality.kind
+
+
+def refuse_private(found: Header | TrainJob | None) -> None:
+    """Raise MissingCapability for a model under differential privacy: no scores of held-out rows are kept with it."""
+    private = found.provenance.get("privacy") if isinstance(found, Header) else found and found.fit.privacy
+    if private:
+        raise MissingCapability(
+            "this model is trained with differential privacy: it keeps no scores of rows that were held out, so "
+            "nothing could be flagged. Train one without fit.privacy to score with; it need not leave the house"
+        )
 
 
 def score_names(job: ScoringJob, kind: str, modality: str) -> list[str]:

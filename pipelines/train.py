@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pyarrow as pa
 from pydantic import Field, model_validator
 
-from genai_core import artifact, catalog
+from genai_core import catalog
 from genai_core.codec import MIN_ROWS
 from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
 from genai_core.hyperparameters import (
@@ -33,9 +33,9 @@ from pipelines.sources import SourceSettings, open_source
 from pipelines.stores import storage, whole_directories
 from pipelines.training import continuing
 from pipelines.training.fitting import Fitting
+from pipelines.training.reading import fit_codec, identifiers, learnt_columns
 
 if TYPE_CHECKING:
-    from genai_core.codec import Codec
     from genai_core.fitted import FittedModel
     from pipelines.sources.source import Source
     from pipelines.tracking import Run
@@ -113,7 +113,8 @@ def check(job: TrainJob, context: Context) -> list[str]:
     parent = (
         None if (waits := continuing.promised(job, context)) else continuing.parent_of(job, source.schema)
     )
-    schema = _learnt_columns(job, source) if parent is None else parent.header.schema
+    schema = learnt_columns(job, source) if parent is None else parent.header.schema
+    _check_privacy(job)
     source.require_rows()
     if source.rows < MIN_ROWS:
         raise InvalidData(
@@ -127,7 +128,7 @@ def check(job: TrainJob, context: Context) -> list[str]:
     return [
         f"source: {source.rows:,} rows before the filter in {len(source.fragments())} file(s)",
         f"columns to learn: {len(schema)}",
-        *([] if job.model.start else _identifiers(job, source, schema)),
+        *([] if job.model.start or job.fit.privacy else identifiers(job, source, schema)),
         *([f"goes on from {job.model.start}"] if job.model.start else []),
         f"{job.model.kind}: {', '.join(family.capabilities)}; scores: {', '.join(scores)}",
         f"training runs {_place(job.compute)}",
@@ -135,18 +136,16 @@ def check(job: TrainJob, context: Context) -> list[str]:
     ]
 
 
-def _identifiers(job: TrainJob, source: Source, schema: pa.Schema) -> list[str]:
-    """Columns of the first rows that look like identifiers or personal data. InvalidData where they are refused."""
-    if not isinstance(job.modality, TabularSettings) or job.modality.identifiers == "learn":
-        return []
-    from genai_core.tables.identifiers import WATCHED_ROWS, Watch, settle
+def _check_privacy(job: TrainJob) -> None:
+    if job.fit.privacy is None:
+        return
+    from genai_core.privacy.checks import check_privacy
 
-    watch = Watch(schema)
-    for batch in source.batches(schema.names, batch_rows=WATCHED_ROWS):
-        watch.update(batch)
-        if watch.rows >= WATCHED_ROWS:
-            break
-    return settle(watch.found(), job.modality.identifiers)[1]
+    check_privacy(job.model.kind, job.modality, job.fit, goes_on=job.model.start is not None)
+    if not in_process(job.compute):
+        raise InvalidInput(
+            "fit.privacy: noise is added once, in one process; leave out compute.workers, compute.runner and GPUs"
+        )
 
 
 def run(job: TrainJob, context: Context) -> dict[str, Any]:
@@ -161,7 +160,8 @@ def run(job: TrainJob, context: Context) -> dict[str, Any]:
     parent = continuing.parent_of(job, source.schema)
     job = continuing.with_settings_of(job, parent)
     if parent is None:
-        _learnt_columns(job, source)
+        learnt_columns(job, source)
+    _check_privacy(job)
     this = _id(job, source, parent)
     _check_sink(job, this)
     if earlier := finished_run(job.track, job.name, this):
@@ -211,10 +211,6 @@ def _forget(job: TrainJob, this: str, context: Context) -> None:
         context.log(f"{job.name}: the checkpoints of {this} were left: {error}")
 
 
-def _learnt_columns(job: TrainJob, source: Source) -> pa.Schema:
-    return catalog.codec_class(job.modality.kind).learnt_columns(source.schema, job.modality)
-
-
 def _id(job: TrainJob, source: Source, parent: continuing.Parent | None = None) -> str:
     own = {} if parent is None else {"parent": parent.header.digest}
     job = continuing.with_settings_of(job, parent)
@@ -254,7 +250,7 @@ def _fit(
     scratch: Path,
     context: Context,
 ) -> FittedModel:
-    codec = _fit_codec(job, source, context, parent)
+    codec, private = fit_codec(job, source, context, parent)
     for note in codec.notes:
         context.log(f"{job.name}: {note}")
     provenance = {
@@ -286,7 +282,10 @@ def _fit(
     def report(metrics: dict[str, float], step: int) -> None:
         tracked.log_metrics(metrics, step)
         health = ("fine", "warning", "alarm")[int(metrics.get("health_level", 0))]
-        context.progress.advance(0, loss=metrics["validation_loss"], health=health)
+        if "epsilon" in metrics:
+            context.progress.advance(0, epsilon=metrics["epsilon"])
+        else:
+            context.progress.advance(0, loss=metrics["validation_loss"], health=health)
 
     context.progress.start(100, "%", title="training")
     fitting = Fitting(
@@ -301,6 +300,7 @@ def _fit(
         tell=lambda line: context.log(f"{job.name}: {line}"),
         show=lambda facts: tracked.log_artifact(training_page(job.name, facts), FILE),
         parent=None if parent is None else parent.model.directory,
+        private=private,
     )
     if in_process(job.compute):
         from pipelines.training.local_training import fit_here
@@ -312,25 +312,6 @@ def _fit(
         fitted = fit_on_ray(fitting)
     tracked.flush()  # a run that finds the model does not train, and has no metrics of its own
     return fitted
-
-
-def _fit_codec(
-    job: TrainJob, source: Source, context: Context, parent: continuing.Parent | None = None
-) -> Codec:
-    context.progress.start(source.rows, "rows", title="reading")
-    learnt = _learnt_columns(job, source) if parent is None else parent.header.schema
-
-    def counted() -> Any:
-        for batch in source.batches(learnt.names, batch_rows=codec.rows_together):
-            context.progress.advance(batch.num_rows)
-            yield batch
-
-    codec = catalog.codec_class(job.modality.kind)
-    if parent is not None:
-        from genai_core.growth import extended
-
-        return extended(artifact.load_codec(parent.model.directory), counted(), source.schema)
-    return codec.fit(counted(), source.schema, job.modality.for_job(job.model.kind, job.fit.seed))
 
 
 def _check_sink(job: TrainJob, this: str) -> None:
@@ -366,7 +347,12 @@ def _keep(job: TrainJob, fitted: FittedModel, tracked: Run, scratch: Path, sourc
     digest = fitted.save(directory)
     cards.write_with_model(directory)
     result: dict[str, Any] = {"model_digest": digest, "rows": fitted.provenance["data"]["rows"]}
-    facts = {"validation_loss": fitted.provenance["training"]["validation_loss"]}
+    private, training = fitted.provenance.get("privacy"), fitted.provenance["training"]
+    if private:
+        result["epsilon"], result["delta"] = private["epsilon"], private["delta"]
+        facts = {name: float(private[name]) for name in ("epsilon", "delta")}
+    else:
+        facts = {"validation_loss": training["validation_loss"]}
     version = tracked.log_model(directory, read_header(directory), metrics=facts)
     if job.sink is not None:  # after MLflow: a disk that is full now does not cost the model
         _publish(directory, Path(job.sink.path))

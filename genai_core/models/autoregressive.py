@@ -21,6 +21,7 @@ class Autoregressive(Model, Samples, LogProb):
     """Samples, exact log-likelihood; of tables exact conditionals of any columns given any others."""
 
     bound = EXACT
+    noise_of_records = "same"
 
     def __init__(self, space: Space, settings: Settings | None = None) -> None:
         super().__init__(space)

@@ -149,10 +149,15 @@ class _SumBefore(torch.autograd.Function):
     A loop of additions: torch's cumsum over the outer dimension took an eighth of a training step.
     """
 
+    generate_vmap_rule = True  # gradients of single records: see genai_core.privacy
+
     @staticmethod
-    def forward(ctx: Any, added: Tensor, order: list[int]) -> Tensor:
-        ctx.order = order
+    def forward(added: Tensor, order: list[int]) -> Tensor:
         return _running(added, order)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Tensor, list[int]], output: Tensor) -> None:
+        ctx.order = inputs[1]
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:

@@ -11,6 +11,7 @@ from pipelines.pages.page_parts import document, escaped, section, table
 
 FILE = "training_report.html"
 WIDTH, HEIGHT, LEFT, SMALL = 720, 180, 52, 90  # of a chart; of its scale at the left; of a signal's chart
+FIRST = ("validation_loss", "epsilon")  # a private fit tells no loss, but what it has spent
 COLOURS = ("var(--good)", "#7c3aed", "#0d9488", "#b45309")
 LEVELS = {WARN: "warning", ACT: "alarm"}
 OWN = """
@@ -43,16 +44,16 @@ def training_page(title: str, facts: Mapping[str, Any]) -> str:
 def _summary(facts: Mapping[str, Any], events: Sequence[Mapping[str, Any]]) -> str:
     alarms = sorted({event["name"].replace("_", " ") for event in events if event["level"] == ACT})
     state = f"Alarms: {', '.join(alarms)}." if alarms else "No alarm."
-    best = f"{facts['best']:.5g}" if math.isfinite(facts["best"]) else "none"
+    best = f"validation loss {facts['best']:.5g}" if math.isfinite(facts["best"]) else "no validation"
     return (
         f"{facts['step']:,} steps in {facts['seconds']:,.0f} s. The weights of step {facts['best_step']:,} are kept: "
-        f"validation loss {best}. {escaped(state)}"
+        f"{best}. {escaped(state)}"
     )
 
 
 def _losses(history: Sequence[Mapping[str, float]], marks: Sequence[float]) -> str:
-    names = [n for n in (history[-1] if history else {}) if n == "validation_loss" or n.startswith("loss_")]
-    of_validation, others = [n for n in names if n == "validation_loss"], names[1:]
+    names = [n for n in (history[-1] if history else {}) if n in FIRST or n.startswith("loss_")]
+    of_validation, others = [n for n in names if n in FIRST], [n for n in names if n not in FIRST]
     parts = [
         _chart({n: _points(history, n) for n in group}, marks, HEIGHT) for group in (of_validation, others)
     ]

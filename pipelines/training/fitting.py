@@ -12,6 +12,7 @@ from pipelines.progress import Progress
 from pipelines.sources.source import Source
 
 if TYPE_CHECKING:
+    from genai_core.privacy.gradients import PrivateFit
     from pipelines.train import TrainJob
 
 
@@ -20,6 +21,7 @@ class Fitting:
     """`report(metrics, step)` is called at every validation; `scratch` is an empty directory, removed afterwards.
 
     parent  directory of the model that the fit goes on from
+    private  of a fit with `fit.privacy`: what it may look at, and has spent
     tell  lines for people, of what happened; show: given the progress of a fit that has ended, well or not
     """
 
@@ -34,3 +36,4 @@ class Fitting:
     tell: Callable[[str], None] = lambda line: None
     show: Callable[[Mapping[str, Any]], None] = lambda facts: None
     parent: Path | None = None
+    private: PrivateFit | None = None

@@ -49,6 +49,16 @@ class Here(Replicas):
         return self.kept.load()
 
 
+class Forgetful(Here):
+    """Keeps no checkpoints."""
+
+    def save(self, tensors: dict[str, torch.Tensor], facts: dict[str, Any]) -> None:
+        pass
+
+    def restore(self) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+        return None
+
+
 def fit_here(task: Fitting) -> FittedModel:
     """Encode, train, calibrate. One thread a CPU asked for: the same seed gives the same model on any machine size."""
     job, codec = task.job, task.codec
@@ -56,13 +66,14 @@ def fit_here(task: Fitting) -> FittedModel:
     with threads(max(int(job.compute.cpus_per_worker), 1)), denormals_flushed():
         records = encode_source(codec, task.source.reader, job.fit, task.scratch, shares(task.source, 1)[0])
         start = None if task.parent is None else artifact.load(task.parent)
-        network = new_model(job.model.kind, codec, job.model, job.fit.seed, start)
+        network = new_model(job.model.kind, codec, job.model, job.fit.seed, start, task.private is not None)
         fit = Fit(
             network,
             records.train,
-            records.held_out.tokens,
+            records.held_out.tokens if task.private is None else task.private.initial,
             job.fit,
-            Here(Checkpoints(job.checkpoints, task.job_id), task.report, task.tell),
+            _here(task),
+            private=task.private,
         )
         fit.on_step = _show(task.progress, fit.batch)
         try:
@@ -72,8 +83,22 @@ def fit_here(task: Fitting) -> FittedModel:
         sample = records.held_out.rows(calibration_rows(records.held_out))
         task.provenance["data"]["skipped"] = records.skipped
         return finish(
-            job.model.kind, codec, network, sample, records.train, done, task.provenance, job.fit.seed
+            job.model.kind,
+            codec,
+            network,
+            sample,
+            records.train,
+            done,
+            task.provenance,
+            job.fit.seed,
+            private=task.private,
         )
+
+
+def _here(task: Fitting) -> Here:
+    """A private fit begins anew: another one's noise is in its checkpoints, and other columns in its codec."""
+    kept = Checkpoints(task.job.checkpoints, task.job_id)
+    return (Here if task.private is None else Forgetful)(kept, task.report, task.tell)
 
 
 def calibration_rows(held_out: Records, workers: int = 1) -> np.ndarray:

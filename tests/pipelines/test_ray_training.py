@@ -29,6 +29,7 @@ from pipelines.training import ray_training
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.fitting import Fitting
 from pipelines.training.ray_training import _Room, _room, _watched
+from pipelines.training.reading import fit_codec
 from tests.contract.spaces import small_table
 
 
@@ -92,7 +93,7 @@ def replica(rank: int, config: dict[str, Any], meeting: str) -> None:
 def undisturbed(spec: TrainJob) -> dict[str, Any]:
     """Facts of the same fit by two processes that no one kills."""
     source, context, scratch = train.open_source(spec.source), Context(), Path.cwd()
-    codec = train._fit_codec(spec, source, context)
+    codec, _ = fit_codec(spec, source, context)
     task = Fitting(spec, "undisturbed", source, codec, {}, scratch, lambda *_: None, context.progress)
     kept = Checkpoints(spec.checkpoints, "undisturbed")
     kept.announce()

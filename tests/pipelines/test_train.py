@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 import pytest
 
 import genai_core as genai
-from genai_core.errors import InvalidData, InvalidInput, OutputExists, Unavailable
+from genai_core.errors import InvalidData, InvalidInput, MissingCapability, OutputExists, Unavailable
 from pipelines import train
 from pipelines.context import Context
 from pipelines.sources import open_source
 from pipelines.train import TrainJob
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.encoding import encode_source, shares
+from pipelines.training.reading import fit_codec
 from tests.contract.spaces import small_table
 
 QUICK = {"max_epochs": 2, "evaluations": 4}
@@ -75,7 +76,7 @@ def test_a_filter_decides_what_is_learnt() -> None:
 
 def test_the_split_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None:
     source = open_source(job().source)
-    codec = train._fit_codec(job(), source, Context())
+    codec = fit_codec(job(), source, Context())[0]
     held_out = []
     for world in (1, 3):
         parts = []
@@ -323,3 +324,31 @@ def test_a_model_that_does_not_fit_is_not_gone_on_from() -> None:
             with pytest.raises(InvalidInput, match=message):
                 act(job(**({"model": {"from": "model"}, "sink": {"path": "child"}} | changes)), Context())
     assert not Path("child").exists()
+
+
+def test_a_private_job_says_what_it_has_spent_and_cannot_be_scored_with() -> None:
+    from pipelines import score
+    from pipelines.score import ScoreJob
+
+    private = {**QUICK, "privacy": {"epsilon": 20, "delta": 1e-5}}
+    fields: dict[str, Any] = {"modality": {"kind": "tabular"}, "fit": private}
+    assert train.check(job(**fields), Context())
+    result = train.run(job(**fields), Context())
+    assert 19.5 < result["epsilon"] <= 20 and result["delta"] == 1e-5 and "validation_loss" not in result
+    model = genai.load("model")
+    assert model.provenance["privacy"]["epsilon"] == result["epsilon"] and not model.calibrations
+    assert model.sample(50).num_rows == 50
+    scoring = ScoreJob.model_validate(
+        {
+            "model": "model",
+            "source": {"kind": "parquet", "path": "data.parquet"},
+            "sink": {"path": "scored"},
+            "track": {"enabled": False},
+        }
+    )
+    with pytest.raises(MissingCapability, match="differential privacy: it keeps no scores"):
+        score.check(scoring, Context())
+    with pytest.raises(InvalidInput, match=r"in one process; leave out compute\.workers"):
+        train.check(job(**fields, compute={"workers": 2}), Context())
+    with pytest.raises(MissingCapability, match="found a gan model"):
+        train.check(job(**fields, model={"kind": "gan"}), Context())

@@ -1,0 +1,1 @@
+"""Differential privacy: what one row can change is bounded, by noise on counts and on gradients"""
