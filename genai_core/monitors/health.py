@@ -27,6 +27,7 @@ from genai_core.monitors.signals import ACT, FINE, WARN, Signal, line, signal
 from genai_core.monitors.views import columns, view
 from genai_core.replicas import Replicas
 from genai_core.spaces import Sequence, Tokens
+from genai_core.splits import spread
 from genai_core.two_players import TwoPlayers
 
 MOST, LEAST = 1024, 50  # made records looked at
@@ -209,7 +210,7 @@ class Health:
         if isinstance(model, Discriminates):
             at = np.linspace(0, len(self.train) - 1, self.rows).astype(np.int64)
             train = self._tensor(self.train[at])
-            logits = [judged(model, x) for x in (train, self.held_out[: self.rows], made)]
+            logits = [judged(model, x) for x in (train, self._unseen, made)]
             judges = discriminator(*logits)
             found += judges if standing_still(losses) else [_at_most_warned(s) for s in judges]
         self.kept |= {
@@ -233,9 +234,14 @@ class Health:
                 model.sample(min(together, self.rows), generator) for _ in range(-(-self.rows // together))
             ]
             return torch.cat(parts)[: self.rows].to(self.held_out.device if self.implicit else "cpu")
-        x = self.held_out[: self.rows]
-        there = [model.translate(x[x[:, 0] == domain], 1 - domain) for domain in (0, 1)]  # type: ignore[operator]
+        parts = [self._unseen[self._unseen[:, 0] == domain] for domain in (0, 1)]
+        there = [model.translate(x, 1 - d) for d, x in enumerate(parts) if len(x)]  # type: ignore[operator]
         return torch.cat(there)
+
+    @property
+    def _unseen(self) -> Tensor:
+        """Held-out records, from all over: they may be in the order of a column."""
+        return self.held_out[torch.from_numpy(spread(len(self.held_out), self.rows))]
 
     def _real(self) -> Real:
         """Features of held-out and training records; groups are classes where records have them, else clusters."""

@@ -283,3 +283,18 @@ def test_a_posterior_that_says_nothing_is_found_once_it_had_time_to(
     assert bool(found) == alarmed
     assert all(e["level"] == ACT and e["did"] == "restrain" for e in found)
     assert all("latent dimensions carry less than" in e["said"] for e in found)
+
+
+@pytest.mark.parametrize("unseen", ["both, one after the other", "one domain alone"])
+def test_domains_in_any_order_are_looked_at(unseen: str) -> None:
+    """Held-out records may lie in the order of their domain, or be of one of them."""
+    space = Grid(1, 8, 8, classes=2)
+    x = pictures(300)
+    x[:, 0] %= 2
+    x = x[np.argsort(x[:, 0], kind="stable")]
+    held_out = np.concatenate([x[:80], x[-80:]]) if unseen.startswith("both") else x[:160]
+    torch.manual_seed(1)
+    model = catalog.build_model("cyclegan", space, {"channels": 4, "blocks": 1})
+    how = FitSettings(max_epochs=3, evaluations=1, seed=3)
+    done = Fit(model, x, held_out, how).run()
+    assert "health_coverage" in done.history[-1]
