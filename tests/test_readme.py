@@ -79,7 +79,11 @@ def test_the_tree_names_every_file(generator: ModuleType) -> None:
 def test_links_and_named_files_exist() -> None:
     links = re.findall(r"\]\((?!https?:|#)([^)]+)\)", README)
     assert links
-    assert not [link for link in links if not (ROOT / link).exists()]
+    for link in links:
+        path, _, anchor = link.partition("#")
+        assert (ROOT / path).exists(), link
+        headings = re.findall(r"^#+ (.*)$", (ROOT / path).read_text("utf-8"), re.MULTILINE) if anchor else []
+        assert not anchor or anchor in [h.lower().replace(" ", "-") for h in headings], link
     named = re.findall(r"`((?:genai_core|pipelines|jobs|docs|tests|infra)/[\w./]+)`", README)
     assert not [name for name in named if name.split("/")[-1] != "x.py" and not (ROOT / name).exists()]
 
