@@ -37,7 +37,7 @@ class Autoregressive(Family):
         None,
         ge=8,
         le=4096,
-        description="width of the layers; default: 48 for tables, 64 with over 1,000 tokens; else by the space",
+        description="width of the layers; default: 48 for tables, 64 with over 1,000 tokens in few columns; else by the space",
     )
     embedding: int = Field(16, ge=2, le=512, description="tables: width of a token's embedding")
     layers: int | None = Field(
@@ -156,7 +156,10 @@ class FitSettings(Settings):
         None, gt=0, description="wall-clock limit; the schedule is fitted into it"
     )
     max_epochs: int | None = Field(
-        None, ge=1, le=100_000, description="default: the family's; 24, of autoregressive models of tables 12"
+        None,
+        ge=1,
+        le=100_000,
+        description="default: the family's: 24, of autoregressive models of tables 12, with privacy 6",
     )
     batch_size: int | None = Field(
         None,

@@ -26,6 +26,7 @@ from genai_core.monitors.health import Alarm, Health, advice
 from genai_core.monitors.signals import Signal
 from genai_core.precision import MIN_SCALE, Precision
 from genai_core.replicas import Replicas
+from genai_core.spaces import Tokens
 from genai_core.splits import seed_of, spread, validation_rows
 
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ INITIAL_ROWS = 200_000  # sample for `Model.initialise`
 INITIAL_ENTRIES = 50_000_000
 EMA = 0.995
 MIN_BATCH = 32
+WIDE = 65_536  # tokens of a table whose activations are held at a time: with 500 columns 2.6 GB without
+PRIVATE_EPOCHS = 6  # more of them mean more noise in each step: of Adult, ten are learnt no better
 WARM_UP = 0.1  # share of the schedule
 VALIDATING = 0.2  # share of a fit that is limited in seconds, beyond which a validation is left out
 
@@ -113,14 +116,20 @@ class Fit:
         self.faster = factor if s.scale_with_workers == "linear" else math.sqrt(factor)
         self.share = self.batch // world + (self.replicas.rank < self.batch % world)
         self.steps_per_epoch = max(rows // self.batch, 1)
-        self.total_steps = self.steps_per_epoch * (s.max_epochs or self.model.epochs(self.steps_per_epoch))
+        self.total_steps = self.steps_per_epoch * (self._epochs())
         least, smallest = self.model.smallest_batch, self.batch // world // s.accumulate
+        wide = -(-self.share * self.train.shape[1] // WIDE) if isinstance(self.model.space, Tokens) else 1
+        self.parts = max(s.accumulate, min(wide, self.share // max(least, 1)))
         if smallest < least:
             raise InvalidInput(
                 f"{self.batch} records a step, for {world} worker(s) and fit.accumulate: {s.accumulate}, leave "
                 f"{smallest} at a time; this model needs {least}: raise fit.batch_size (small tables: at most a "
                 "twentieth of the rows), or lower the others"
             )
+
+    def _epochs(self) -> int:
+        own = PRIVATE_EPOCHS if self.private else self.model.epochs(self.steps_per_epoch)
+        return self.settings.max_epochs or own
 
     def _prepare(self) -> None:
         s = self.settings
@@ -225,18 +234,21 @@ class Fit:
     def _gradient(self, x: Tensor, phase: str) -> tuple[Tensor, Tensor]:
         """Loss of this replica's records and its flat gradient, such that the replicas' mean is the batch's.
 
-        Computed in `accumulate` parts, so that only one part's activations are held at a time.
+        Computed in `accumulate` parts, so that only one part's activations are held at a time; in more of them where a
+        table is wide.
         """
         loss, flat = torch.zeros((), device=self.device), torch.zeros((), device=self.device)
         if self.private:  # the loss is one of the data: nobody is told
             return loss, self.private.gradient(self.model, x, phase, self.trained[phase])
-        for part in x.tensor_split(self.settings.accumulate):
+        for part in x.tensor_split(self.parts):
             weight = len(part) * self.replicas.world / self.batch
             with self.precision.layers():
                 value = self.model(part, phase) * weight
             scaled = self.scalers[phase].scale(value)
             gradients = torch.autograd.grad(scaled, self.trained[phase], allow_unused=True)
-            flat = flat + _flat(gradients, self.trained[phase])
+            own = _flat(gradients, self.trained[phase])
+            del gradients  # a third of the memory of a step of wide tables
+            flat = flat.add_(own) if flat.dim() else own
             loss = loss + value.detach()
         return loss, flat
 

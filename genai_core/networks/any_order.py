@@ -26,6 +26,7 @@ from genai_core.tables.orders import base_order, implied_in, position_order
 from genai_core.watermark import uniforms
 
 HIDDEN, WIDER, MANY_TOKENS = 48, 64, 1000
+MANY_POSITIONS = 256  # each has layers of its own: 500 columns have 24 million weights with the wider ones
 DROPOUT = 0.15
 EPOCHS, STEPS = 12, 480  # the first are enough, unless they are fewer steps than the second
 FREE_DECAY = 2.0
@@ -42,7 +43,8 @@ class AnyOrderNetwork(CausalNetwork):
     def __init__(self, space: Tokens, settings: Any) -> None:
         super().__init__()
         self.space, embedding = space, settings.embedding
-        hidden = settings.hidden or (WIDER if sum(space.vocabularies) > MANY_TOKENS else HIDDEN)
+        wider = sum(space.vocabularies) > MANY_TOKENS and len(space.positions) <= MANY_POSITIONS
+        hidden = settings.hidden or (WIDER if wider else HIDDEN)
         context = settings.context or 2 * hidden
         self.random_orders = settings.random_orders
         self.base = base_order(space)
