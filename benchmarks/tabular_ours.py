@@ -60,7 +60,7 @@ def main() -> None:
         "fit_cpu_seconds": time.process_time() - started,
         "training_cpu_seconds": stepped[0]
         - started,  # codec and network, without what anomaly scores learn beside
-        "validation_loss": model.provenance["training"]["validation_loss"],
+        "validation_loss": model.provenance["training"].get("validation_loss"),  # none with privacy
         "steps": model.provenance["training"]["steps"],
         "parameters": sum(p.numel() for p in model.model.parameters()),
         "memory_before_mb": before,
