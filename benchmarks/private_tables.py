@@ -2,8 +2,8 @@
 
     python -m benchmarks.private_tables --data DIR [--epsilons 1 3 8] [--models autoregressive vae] [--seed 0]
 
-DIR holds the folder adult. Without privacy: `benchmarks.tabular`. Private fits have no seed; the one given here is of the
-first weights, of the rows that are drawn and of the judge (`benchmarks.tabular_judge`).
+DIR holds the folder adult. Without privacy: `benchmarks.tabular`. Private fits have no seed; the one given here is
+of the first weights, of the rows that are drawn and of the judge (`benchmarks.tabular_judge`).
 """
 
 from __future__ import annotations
