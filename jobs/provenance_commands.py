@@ -127,13 +127,18 @@ def _told(found: Sequence[Mapping[str, Any]]) -> Iterator[str]:
     help="Markdown for people, JSON for programs, Croissant for catalogues.",
 )
 def card(path: str, form: str) -> None:
-    """Print the card of a model's directory or of an output: what is known of it, and what nobody stated.
+    """Print the card of a model (a directory, or models:/NAME@latest) or of an output.
+
+    What is known of it, and what nobody stated.
 
     Croissant is JSON-LD for catalogues of data sets.
     """
     from pipelines.progress import printable
     from pipelines.provenance import cards
+    from pipelines.tracking import resolve_model
 
+    if path.startswith(("models:/", "runs:/")):
+        path = str(resolve_model(path).directory)
     if form == "croissant":
         text = cards.as_json(cards.croissant_of(path))
     else:

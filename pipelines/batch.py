@@ -99,6 +99,7 @@ class Batch:
             "training_data": masked(known.get("data")),
             "training_job": known.get("job_id"),
             "rights": masked(known.get("rights")),
+            **({"privacy": known["privacy"]} if "privacy" in known else {}),
             "source": masked(self.source),
             "spec": self.job.spec,
             "spec_hash": canonical_hash(self.job.spec),

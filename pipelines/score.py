@@ -185,7 +185,7 @@ def refuse_private(found: Header | TrainJob | None) -> None:
     if private:
         raise MissingCapability(
             "this model is trained with differential privacy: it keeps no scores of rows that were held out, so "
-            "nothing could be flagged. Train one without fit.privacy to score with; it need not leave the house"
+            "nothing could be flagged. Train one without fit.privacy to score with, which can stay where the data are"
         )
 
 

@@ -109,7 +109,7 @@ def check(job: TrainJob, context: Context) -> list[str]:
 
     said = rights.check(job.rights, job.modality.kind)
     source = open_source(job.source)
-    scores = catalog.scores_of(job.model.kind, job.modality.kind)
+    scores = catalog.scores_of(job.model.kind, job.modality.kind, job.fit.privacy is not None)
     parent = (
         None if (waits := continuing.promised(job, context)) else continuing.parent_of(job, source.schema)
     )

@@ -136,6 +136,7 @@ def of_output(sink: Sink, manifest: Mapping[str, Any]) -> Card:
         },
         "model": dict(provenance["model"]),
         "training_data": provenance.get("training_data") or NOT_STATED,
+        "privacy": _privacy(provenance),
         "data": {
             "rows": manifest["rows"],
             "files": len(manifest["shards"]),

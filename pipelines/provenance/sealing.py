@@ -36,6 +36,7 @@ SIGNED = (
     "training_job",
     "source",
     "rights",
+    "privacy",
     "spec_hash",
 )
 

@@ -224,6 +224,7 @@ def _traced(tree: Tree, provenance: Mapping[str, Any]) -> Tree:
         "job_id": provenance.get("training_job"),
         "data": provenance.get("training_data"),
         "rights": provenance.get("rights"),
+        "privacy": provenance.get("privacy"),
     }
     return _with_runs(tree)
 
@@ -266,7 +267,7 @@ def _training(header: Header) -> Tree:
     known = header.provenance
     facts = {
         name: known[name]
-        for name in ("job_id", "name", "data", "rights", "job", "training", "versions")
+        for name in ("job_id", "name", "data", "rights", "privacy", "job", "training", "versions")
         if name in known
     }
     return {"job_id": None, "data": None} | facts

@@ -68,6 +68,9 @@ def _training(training: Mapping[str, Any]) -> Iterator[str]:
     rights = training.get("rights")
     said = "; ".join(f"{k}: {v}" for k, v in rights.items()) if isinstance(rights, Mapping) else "not stated"
     yield f"rights: {said}"
+    if isinstance(private := training.get("privacy"), Mapping):
+        said = f"epsilon {private.get('epsilon')}, delta {private.get('delta')}; protects {private.get('protects')}"
+        yield f"differential privacy: {said}"
     yield from _runs(training)
 
 

@@ -17,9 +17,12 @@ import pytest
 
 import genai_core as genai
 from genai_core.errors import InvalidData, InvalidInput, MissingCapability, OutputExists, Unavailable
-from pipelines import train
+from pipelines import generate, train
 from pipelines.context import Context
+from pipelines.generate import GenerateJob
+from pipelines.provenance import cards
 from pipelines.sources import open_source
+from pipelines.tracked.lineage import lineage, render
 from pipelines.train import TrainJob
 from pipelines.training.checkpoints import Checkpoints
 from pipelines.training.encoding import encode_source, shares
@@ -338,6 +341,12 @@ def test_a_private_job_says_what_it_has_spent_and_cannot_be_scored_with() -> Non
     model = genai.load("model")
     assert model.provenance["privacy"]["epsilon"] == result["epsilon"] and not model.calibrations
     assert model.sample(50).num_rows == 50
+    assert cards.of_path("model")["privacy"]["epsilon"] == result["epsilon"]
+    drawing = {"model": "model", "rows": 20, "sink": {"path": "drawn"}, "track": {"enabled": False}}
+    generate.run(GenerateJob.model_validate(drawing), Context(log=lambda line: None))
+    said = render(lineage("drawn"))
+    assert f"differential privacy: epsilon {result['epsilon']}" in said
+    assert cards.of_path("drawn")["privacy"]["delta"] == 1e-5
     scoring = ScoreJob.model_validate(
         {
             "model": "model",
