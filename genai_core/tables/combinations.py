@@ -83,7 +83,9 @@ class Combinations:
             bad |= (codes[:, i] < 0) | (keys[at] != wanted)
         return bad
 
-    def mend(self, table: pa.Table, fixed: Mapping[str, np.ndarray], uniform: np.ndarray) -> pa.Table:
+    def mend(
+        self, table: pa.Table, fixed: Mapping[str, np.ndarray], uniform: np.ndarray, again: bool = False
+    ) -> pa.Table:
         """Of the combinations that agree in the fixed columns and as many others as can be, one as often as it is."""
         rows = np.flatnonzero(self.broken(table))
         if not len(rows):

@@ -162,7 +162,8 @@ class ConstraintFit:
     def notes(self) -> list[str]:
         """What whoever trains should know: constraints that the training data break themselves."""
         return [
-            f"constraint {self.seen[i].text}: {n:,} of the {self.rows:,} rows to learn break it; no drawn row will"
+            f"constraint {self.seen[i].text}: {n:,} of the {self.rows:,} rows to learn break it; no drawn row will. "
+            "A filter of the source would keep them from being learnt"
             for i, n in self.broken.items()
             if n
         ]

@@ -44,8 +44,12 @@ class Kept(Protocol):
         """Bool (rows,): which rows do not keep it; missing values break nothing."""
         ...
 
-    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray) -> pa.Table:
-        """The table with its rows mended, cells that are fixed untouched; uniform: (rows,) in [0, 1)."""
+    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray, again: bool = False) -> pa.Table:
+        """The table with its rows mended, cells that are fixed untouched.
+
+        uniform  (rows,) in [0, 1)
+        again    another constraint has undone it: mend otherwise, where that can be
+        """
         ...
 
 
@@ -68,7 +72,7 @@ class Order:
             found |= _true(wrong(table[self.columns[j]], table[self.columns[i]]))
         return found
 
-    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray) -> pa.Table:
+    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray, again: bool = False) -> pa.Table:
         rows = np.flatnonzero(self.broken(table))
         types = [table.schema.field(name).type for name in self.columns]
         plain = len(set(types)) > 1
@@ -79,7 +83,7 @@ class Order:
         values = [v.copy() for v in values]
         self._in_order(values, there, free, [pt.is_integer(t) and plain for t in types])
         if self.strict:
-            self._apart(values, there, free)
+            self._apart(values, there, free, again)
         for name, type_, own, present in zip(self.columns, types, values, there, strict=True):
             table = _put(table, name, rows, array_from(own, ~present, type_))
         return table
@@ -103,14 +107,18 @@ class Order:
     def _pairs(self) -> list[tuple[int, int]]:
         return [(i, j) for j in range(1, len(self.columns)) for i in range(j)]
 
-    def _apart(self, values: list[np.ndarray], there: list[np.ndarray], free: list[np.ndarray]) -> None:
-        """Equal values a unit apart: upwards, and where that is fixed downwards."""
-        for i, j in self._pairs():
-            close = there[i] & there[j] & (values[j] <= values[i]) & free[j]
-            values[j][close] = _beyond(values[i], self.units[j], 1)[close]
-        for i, j in reversed(self._pairs()):
-            close = there[i] & there[j] & (values[j] <= values[i]) & free[i]
-            values[i][close] = _beyond(values[j], self.units[i], -1)[close]
+    def _apart(
+        self, values: list[np.ndarray], there: list[np.ndarray], free: list[np.ndarray], down: bool
+    ) -> None:
+        """Equal values a unit apart: upwards, and where that cannot be downwards; or the other way round."""
+        for falling in (down, not down):
+            for i, j in reversed(self._pairs()) if falling else self._pairs():
+                moves = free[i] if falling else free[j]
+                close = there[i] & there[j] & (values[j] <= values[i]) & moves
+                if falling:
+                    values[i][close] = _beyond(values[j], self.units[i], -1)[close]
+                else:
+                    values[j][close] = _beyond(values[i], self.units[j], 1)[close]
 
 
 def _beyond(values: np.ndarray, unit: float, sign: int) -> np.ndarray:
@@ -138,7 +146,7 @@ class Range:
         below, above = pc.less(column, self.ends[0]), pc.greater(column, self.ends[1])
         return _true(below) | _true(above)
 
-    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray) -> pa.Table:
+    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray, again: bool = False) -> pa.Table:
         (name,) = self.columns
         wrong = self.broken(table) & ~fixed.get(name, np.zeros(table.num_rows, bool))
         rows = np.flatnonzero(wrong)
@@ -165,7 +173,7 @@ class Formula:
         off: np.ndarray = np.abs(wanted - found) > tolerance(found, self.relation.decimals)
         return off
 
-    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray) -> pa.Table:
+    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray, again: bool = False) -> pa.Table:
         return table
 
 
@@ -190,7 +198,7 @@ class Unique:
             again[np.unique(keys, axis=0, return_index=True)[1]] = False
         return again
 
-    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray) -> pa.Table:
+    def mend(self, table: pa.Table, fixed: Cells, uniform: np.ndarray, again: bool = False) -> pa.Table:
         return table
 
 
@@ -213,17 +221,17 @@ def keep(
     """
     own = [one for one in constraints if all(name in table.column_names for name in one.columns)]
     uniform = _uniform(tokens)
-    for last in [False] * PASSES + [True]:
+    for number in range(PASSES + 1):
         if not any(one.broken(table).any() for one in own):
             return table
         before = table
         for one in own:
-            table = one.mend(table, fixed, uniform)
+            table = one.mend(table, fixed, uniform, number % 2 > 0)
         moved = {
             name: fixed.get(name, np.zeros(table.num_rows, bool)) | ~_same(before[name], table[name])
             for name in sorted({name for one in own for name in one.columns})
         }
-        table = table if last else settle(table, {**fixed, **moved})
+        table = settle(table, {**fixed, **moved}) if number < PASSES else table
     return table
 
 

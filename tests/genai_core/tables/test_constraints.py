@@ -227,6 +227,21 @@ def test_other_formulae_are_refused_with_what_is_accepted(text: str) -> None:
         TabularSettings(constraints=[{"kind": "formula", "column": "x", "equals": text}])  # type: ignore[list-item]
 
 
+def test_constraints_of_one_column_do_not_undo_each_other() -> None:
+    """An order would move the later column up, a range moves it down again: then the earlier one moves."""
+    random = np.random.default_rng(0)
+    low = random.integers(0, 100, 600)
+    table = pa.table({"low": low, "high": low + random.integers(1, 9, 600)})
+    declared = [
+        {"kind": "order", "columns": ["low", "high"], "strict": True},
+        {"kind": "range", "column": "high", "max": 50},
+    ]
+    settings = {"kind": "tabular", "constraints": declared}
+    made = genai.fit(table, modality=settings, max_epochs=1, seed=1).sample(2000, seed=1)
+    found, bound = made["low"].to_numpy(), made["high"].to_numpy()
+    assert bound.max() == 50 and (found < bound).all()
+
+
 def test_values_change_places_and_fixed_ones_stay() -> None:
     order = Order(("a", "b", "c"), units=(1.0, 1.0, 1.0))
     table = pa.table({"a": [3, 9, None], "b": [2, 4, 5], "c": [1, 6, 2]})
