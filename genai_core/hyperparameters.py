@@ -37,7 +37,7 @@ class Autoregressive(Family):
         None,
         ge=8,
         le=4096,
-        description="width of the layers; default: of tables 48, or 64 with many tokens in few columns; else by the space",
+        description="width of the layers; default: of tables 48, or 64 with many tokens in few columns; by the space",
     )
     embedding: int = Field(16, ge=2, le=512, description="tables: width of a token's embedding")
     layers: int | None = Field(
