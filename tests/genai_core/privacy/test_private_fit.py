@@ -23,7 +23,10 @@ from genai_core.privacy.checks import check_privacy
 from genai_core.privacy.gradients import PrivateFit
 from genai_core.privacy.marginals import cell_of, lattice, private_table
 
-SMALL = {"autoregressive": {"hidden": 8, "context": 16, "embedding": 4}, "vae": {"hidden": 16, "latent": 4}}
+SMALL = {
+    "autoregressive": {"hidden": 8, "context": 16, "embedding": 4},
+    "vae": {"hidden": 16, "latent": 4, "embedding": 16},
+}
 
 
 def people(rows: int = 3000, seed: int = 0) -> pa.Table:
@@ -251,14 +254,13 @@ def test_its_files_hold_no_value_that_few_rows_have(tmp_path: Path) -> None:
 
 
 def test_less_privacy_is_learnt_better() -> None:
-    """Otherwise noise would not matter, or nothing would be learnt."""
+    """Otherwise noise would not matter, or nothing would be learnt: .99 in each of eight fits, and at most .13."""
     table = people(4000).select(["city", "late"]).append_column("copy", people(4000)["late"])
     agrees = []
     for amount in (0.4, 80.0):
         made = genai.fit(
             table,
-            "vae",
-            model=SMALL["vae"],
+            model=SMALL["autoregressive"],
             seed=1,
             max_epochs=12,
             batch_size=200,
@@ -266,7 +268,7 @@ def test_less_privacy_is_learnt_better() -> None:
             privacy={"epsilon": amount, "columns": 0.97},
         ).sample(2000, seed=1)
         agrees.append(np.corrcoef(made["late"].to_numpy(), made["copy"].to_numpy())[0, 1])
-    assert agrees[1] > 0.7 > 0.4 > agrees[0]
+    assert agrees[1] > 0.8 > 0.4 > agrees[0]
 
 
 @pytest.mark.parametrize(
