@@ -10,7 +10,8 @@ from genai_core.hyperparameters import FitSettings, TabularSettings
 FAMILIES = ("autoregressive", "vae")
 
 
-# noise falls on every weight: of Adult's census at epsilon 3, a network of a third of the weights is learnt better
+# noise falls on every weight, and single rows' gradients are written out: a third of the weights takes a third of the
+# time. Still smaller (16, 32, 4) Adult is learnt worse at epsilon 3: a C2ST of .82 in place of .80
 SIZES: dict[str, dict[str, Any]] = {
     "autoregressive": {"hidden": 24, "context": 48, "embedding": 8, "dropout": 0.0},
     "vae": {"hidden": 32, "latent": 8, "embedding": 4},
