@@ -244,7 +244,7 @@ def _axis(
             f"fit.privacy: of {f.name!r} nothing can be told with so small an epsilon; leave it out "
             "(modality.exclude), or raise epsilon"
         )
-    edges = _edges(cells, exact)
+    edges = _edges(cells)
     step = _step(count, steps, noise)
     rest = _rest(count, edges, noise, exact, of_exact)
     numbers = _shares([*of_exact.tolist(), *rest.tolist(), *specials], rows)
@@ -260,7 +260,7 @@ def _axis(
     return _Axis(values, special)
 
 
-def _edges(cells: np.ndarray, exact: np.ndarray) -> np.ndarray:
+def _edges(cells: np.ndarray) -> np.ndarray:
     """Of bins: equally wide ones between the ends, and the lattice's own."""
     if not len(cells):
         return np.zeros(0)

@@ -17,6 +17,7 @@ import genai_core as genai
 from genai_core import catalog
 from genai_core.errors import InvalidData, InvalidInput, MissingCapability
 from genai_core.hyperparameters import FitSettings, Privacy, TabularSettings
+from genai_core.loop import Fit
 from genai_core.modalities.tabular import TabularCodec
 from genai_core.privacy.accounting import Mechanism, epsilon, noise_for
 from genai_core.privacy.checks import check_privacy
@@ -124,6 +125,34 @@ def test_noise_is_as_large_as_the_accountant_was_told_and_from_no_seed() -> None
     torch.manual_seed(0)
     other, _ = private()
     assert not torch.allclose(other.gradient(model, nobody, "fit", parameters) * fit.batch, drawn[0])
+
+
+def test_a_fit_looks_at_no_row_but_those_that_are_sampled() -> None:
+    fit, records = private()
+    sampled: list[np.ndarray] = []
+    asked: list[np.ndarray] = []
+
+    class Watched:
+        shape = records.shape
+
+        def __len__(self) -> int:
+            return len(records)
+
+        def __getitem__(self, rows: np.ndarray) -> np.ndarray:
+            asked.append(rows)
+            return records[rows]
+
+    draw = fit.rows
+    fit.rows = lambda: (sampled.append(draw()), sampled[-1])[1]  # type: ignore[method-assign]
+    space = TabularCodec.fit(people(600).to_batches(), people(600).schema).space
+    model = catalog.build_model("autoregressive", space, SMALL["autoregressive"])
+    settings = FitSettings(max_epochs=2, privacy=fit.settings)
+    done = Fit(model, Watched(), fit.initial, settings, private=fit).run()  # type: ignore[arg-type]
+    assert len(asked) == len(sampled) == done.step
+    assert all(np.array_equal(a, b) for a, b in zip(asked, sampled, strict=True))
+    assert all(set(entry) == {"step", "epoch", "epsilon", "seconds"} for entry in done.history), (
+        "no loss is told"
+    )
 
 
 def test_rows_are_sampled_independently_of_each_other() -> None:
