@@ -262,9 +262,8 @@ def _do(batch: Batch, sink: Sink, done: set[int], context: Context) -> str:
 
 def _summary(batch: Batch, sink: Sink) -> dict[str, Any]:
     with storage.explained(sink.uri):
-        return (
-            _unreadable(batch, sink) | kept_constraints.summed(sink) | batch.summarise(sink, batch.provenance)
-        )
+        found = _unreadable(batch, sink) | kept_constraints.summed(sink, batch.plan)
+        return found | batch.summarise(sink, batch.provenance)
 
 
 def _finished(batch: Batch, sink: Sink, summary: Mapping[str, Any] | None) -> dict[str, Any]:

@@ -232,8 +232,9 @@ class Sink:
         missing = [shard.id for shard in plan.shards if shard.id not in there]
         if missing:
             raise JobFailed(
-                f"{len(missing)} of {len(plan.shards)} shards are not in {storage.mask(self.uri)} (the first is "
-                f"{missing[0]}). Is the path shared by all machines of the cluster? Run the job again to make them"
+                f"{storage.mask(self.uri)}: {len(missing)} of {len(plan.shards)} shards are not there, or could not be "
+                f"read (the first is {missing[0]}). Is the path shared by all machines of the cluster? Run the job "
+                "again to make them"
             )
 
     def _failed(self, done: set[int]) -> list[dict[str, Any]]:

@@ -113,7 +113,7 @@ def test_a_record_counts_only_with_its_data(
     else:
         data.write_bytes(data.read_bytes()[:-1])
     assert sink.prepare(identity()) == {0, 2}
-    with pytest.raises(JobFailed, match="1 of 3 shards are not in"):
+    with pytest.raises(JobFailed, match="1 of 3 shards are not there"):
         sink.finish(PLAN, PROVENANCE)
     assert sink.manifest() is None
     write(sink, 1)

@@ -262,5 +262,5 @@ def test_half_a_character_in_a_quarantined_error_does_not_stop_the_others(tmp_pa
     sink.quarantine(PLAN.shards[1], ValueError("x"), 1)
     path = tmp_path / "out" / "_quarantine" / "00001.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"error": "\ud800"}))
-    with pytest.raises(JobFailed, match="1 of 2 shards are not in"):
+    with pytest.raises(JobFailed, match="1 of 2 shards are not there"):
         sink.finish(PLAN, {})
