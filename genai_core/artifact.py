@@ -3,8 +3,9 @@
     artifact.json        header: format, family, capabilities, schema, provenance, sha256 of the other files; it
                          carries its own digest, which names the model in manifests and footers
     codec.json           what the codec fitted
-    arrays.safetensors   the codec's arrays, what scores have fitted, the calibration scores, and how often the
-                         held-out rows have each value of a column
+    arrays.safetensors   the codec's arrays, what scores have fitted, the calibration scores, how often the
+                         held-out rows have each value of a column, and in which of some twenty parts of a
+                         column each row that calibrates lies
     weights.safetensors  the network
 
 Every hash is checked before a file is read: a changed byte is refused.
@@ -18,17 +19,19 @@ import hashlib
 import json
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pyarrow as pa
 
 from genai_core import catalog
 from genai_core.errors import InvalidArtifact, MissingCapability, SchemaMismatch, Unavailable
 
 if TYPE_CHECKING:
+    from genai_core.calibration import Calibration
     from genai_core.codec import Codec
     from genai_core.drift import Profile
     from genai_core.fitted import FittedModel
@@ -36,6 +39,7 @@ if TYPE_CHECKING:
 FORMAT = 1
 HEADER = "artifact.json"
 PROFILE = "profile"  # the array of the columns' distribution
+CALIBRATING = "calibrating"  # the array of the buckets of the rows that calibrate
 FILES = ("arrays.safetensors", "codec.json", "weights.safetensors")
 MAX_HEADER = 64 * 2**20
 TYPES: dict[str, Any] = {
@@ -77,8 +81,10 @@ def save(fitted: FittedModel, directory: str | os.PathLike[str]) -> str:
     path.mkdir(parents=True, exist_ok=True)
     settings, arrays = fitted.codec.state()
     arrays = {f"codec/{name}": value for name, value in arrays.items()}
-    arrays |= {f"calibration/{name}": c.scores for name, c in fitted.calibrations.items()}
-    arrays |= {} if fitted.profile is None else {PROFILE: fitted.profile.tokens}
+    arrays |= {f"calibration/{name}": c.given for name, c in fitted.calibrations.items()}
+    if fitted.profile is not None:
+        arrays |= {PROFILE: fitted.profile.tokens}
+        arrays |= {} if fitted.profile.rows is None else {CALIBRATING: fitted.profile.rows}
     for score, state in fitted.score_states.items():
         arrays |= {f"score/{score}/{name}": value.cpu().numpy() for name, value in state.items()}
     weights = {name: value.detach().cpu().contiguous() for name, value in fitted.model.state_dict().items()}
@@ -199,8 +205,6 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     from safetensors.numpy import load as numpy_arrays
     from safetensors.torch import load as torch_tensors
 
-    from genai_core.calibration import Calibration
-    from genai_core.drift import Profile
     from genai_core.fitted import FittedModel
 
     arrays = numpy_arrays(contents["arrays.safetensors"])
@@ -208,23 +212,22 @@ def _assemble(header: Header, contents: dict[str, bytes]) -> FittedModel:
     with _no_larger_than(len(contents["weights.safetensors"]) + ROOM):
         model = catalog.build_model(header.kind, codec.space, header.settings)
     model.load_state_dict(torch_tensors(contents["weights.safetensors"]))
-    prefix = "calibration/"
-    calibrations = {n.removeprefix(prefix): Calibration(a) for n, a in arrays.items() if n.startswith(prefix)}
     states: dict[str, dict[str, Any]] = {}
     for path, array in arrays.items():
         if path.startswith("score/"):
             _, score, name = path.split("/", 2)
             states.setdefault(score, {})[name] = torch.from_numpy(array)
-    profile = Profile.of(codec.space, arrays.get(PROFILE))
-    known = (header.provenance, header.digest, profile)
-    return FittedModel(header.kind, header.modality, codec, model.eval(), calibrations, states, *known)
+    known = (header.provenance, header.digest, _profile(codec, arrays))
+    return FittedModel(
+        header.kind, header.modality, codec, model.eval(), _calibrations(arrays), states, *known
+    )
 
 
-def load_profile(directory: str | os.PathLike[str]) -> Profile | None:
-    """How the columns of a table were distributed, without torch; None: no table, or an older model."""
+def load_calibration(directory: str | os.PathLike[str]) -> tuple[Profile | None, dict[str, Calibration]]:
+    """What rows are held against, without torch: how the columns of a table were distributed (None: no table, or an
+    older model), and the held-out scores by name.
+    """
     from safetensors.numpy import load as numpy_arrays
-
-    from genai_core.drift import Profile
 
     header = read_header(directory)
     data, settings = (
@@ -232,7 +235,20 @@ def load_profile(directory: str | os.PathLike[str]) -> Profile | None:
     )
     with _fitting_together(directory):
         arrays = numpy_arrays(data)
-        return Profile.of(_codec(header, settings, arrays).space, arrays.get(PROFILE))
+        return _profile(_codec(header, settings, arrays), arrays), _calibrations(arrays)
+
+
+def _profile(codec: Codec, arrays: Mapping[str, np.ndarray]) -> Profile | None:
+    from genai_core.drift import Profile
+
+    return Profile.of(codec.space, arrays.get(PROFILE), arrays.get(CALIBRATING))
+
+
+def _calibrations(arrays: Mapping[str, np.ndarray]) -> dict[str, Calibration]:
+    from genai_core.calibration import Calibration
+
+    prefix = "calibration/"
+    return {n.removeprefix(prefix): Calibration(a) for n, a in arrays.items() if n.startswith(prefix)}
 
 
 @contextlib.contextmanager

@@ -82,9 +82,12 @@ def _kolmogorov(distance: float, one: int, other: int) -> float:
 
 
 class Profile:
-    """How the values of each column are distributed in the held-out rows: counts by bucket."""
+    """How the values of each column are distributed in the held-out rows: counts by bucket.
 
-    def __init__(self, space: Tokens, tokens: np.ndarray) -> None:
+    rows    the bucket of each column in each row that calibrates, (rows, columns); None: not kept
+    """
+
+    def __init__(self, space: Tokens, tokens: np.ndarray, rows: np.ndarray | None = None) -> None:
         """tokens: how often each first token of each column occurs, one column after the other, int64."""
         self.names = space.fields
         self.tokens = tokens
@@ -95,18 +98,32 @@ class Profile:
         counts = np.split(tokens, ends[:-1])
         self.buckets = [_buckets(space.positions[i], c) for i, c in zip(self.first, counts, strict=True)]
         self.counts = [_grouped(c, b) for c, b in zip(counts, self.buckets, strict=True)]
+        self.rows = rows
+        if rows is not None and not self._fits(rows):
+            raise ValueError(
+                f"rows of shape {rows.shape} are not in the buckets of {len(self.names)} columns"
+            )
 
     @classmethod
-    def fit(cls, space: Tokens, records: np.ndarray) -> Profile:
-        """From encoded records (rows, positions)."""
+    def fit(cls, space: Tokens, records: np.ndarray, calibrating: np.ndarray) -> Profile:
+        """From encoded records (rows, positions): those held out, and those whose scores calibrate."""
         first = [space.positions_of(number)[0] for number in range(len(space.fields))]
         counts = [np.bincount(records[:, i], minlength=space.positions[i].vocabulary) for i in first]
-        return cls(space, np.concatenate(counts).astype(np.int64))
+        profile = cls(space, np.concatenate(counts).astype(np.int64))
+        found = [b[calibrating[:, i]] for i, b in zip(profile.first, profile.buckets, strict=True)]
+        profile.rows = np.stack(found, 1).astype(
+            np.uint8 if max(map(len, profile.counts)) < 256 else np.uint16
+        )
+        return profile
 
     @classmethod
-    def of(cls, space: Space, tokens: np.ndarray | None) -> Profile | None:
+    def of(cls, space: Space, tokens: np.ndarray | None, rows: np.ndarray | None) -> Profile | None:
         """From what was kept; None without it, or when the records are no rows of tables."""
-        return None if tokens is None or not isinstance(space, Tokens) else cls(space, tokens)
+        return None if tokens is None or not isinstance(space, Tokens) else cls(space, tokens, rows)
+
+    def _fits(self, rows: np.ndarray) -> bool:
+        sizes = np.array([len(counts) for counts in self.counts])
+        return rows.ndim == 2 and rows.shape[1] == len(sizes) and bool((rows < sizes).all())
 
     def count(self, tokens: np.ndarray) -> dict[str, np.ndarray]:
         """Column -> rows by bucket, of encoded records."""

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import torch
 
 from genai_core import catalog
-from genai_core.calibration import Calibration
+from genai_core.calibration import Calibration, kept
 from genai_core.codec import Codec
 from genai_core.drift import Profile
 from genai_core.errors import InvalidInput, MissingCapability, nearest
@@ -314,7 +314,9 @@ class FittedModel:
         others = [name for name in self.score_names if name not in by_folds]
         totals = by_folds | self.score_records(held_out, others).totals if others else by_folds
         self.calibrations = {name: Calibration.fit(totals[name]) for name in self.score_names}
-        self._profile(held_out)
+        if isinstance(self.codec.space, Tokens):
+            calibrating = np.concatenate([sample, held_out.tokens]) if by_folds else kept(held_out.tokens)
+            self.profile = Profile.fit(self.codec.space, held_out.tokens, calibrating)
 
     def _fit_score(
         self, name: str, sample: np.ndarray, held_out: Records, generator: torch.Generator, effort: float
@@ -356,10 +358,6 @@ class FittedModel:
 
             totals = out_of_fold(state, folds, scored).numpy()
         return dict(zip(readers, totals.T, strict=True))
-
-    def _profile(self, held_out: Records) -> None:
-        space = self.codec.space
-        self.profile = Profile.fit(space, held_out.tokens) if isinstance(space, Tokens) else None
 
     def calibration_size(self, name: str) -> int:
         """Number of held-out scores behind the p-values; the smallest p-value is 1 / (size + 1)."""

@@ -23,7 +23,7 @@ from pipelines.lakes.findings import LakeFacts, find
 from pipelines.pages.overviews import of_anomalies
 from pipelines.plan import Plan, plan_scoring
 from pipelines.running.shard_work import Produce, ShardWork
-from pipelines.scoring.anomalies import Question
+from pipelines.scoring.anomalies import Calibration, Question
 from pipelines.scoring.feedback import digest_of, read_labels, weigh
 from pipelines.scoring.scored_rows import Scorer, output_schema
 from pipelines.source_rows import refuse_overlap, source_facts
@@ -56,6 +56,12 @@ class ScoringJob(BatchJob):
         default_factory=list,
         description="columns that are a key together: rows that share one are listed in _duplicates.parquet",
     )
+    calibration: Calibration = Field(
+        "plain",
+        description="weighted: rows of partitions whose columns moved are held against held-out rows weighted like "
+        "the partition",
+    )
+
     labels: str | None = Field(
         None,
         min_length=1,
@@ -139,7 +145,8 @@ def scoring_batch(
     lake: LakeFacts | None = None,
 ) -> Batch:
     """The rows of a plan, scored into the sink of the job."""
-    question = Question(names[0], job.fdr, job.listed, output, unique=tuple(job.unique))
+    unique, calibration = tuple(job.unique), job.calibration
+    question = Question(names[0], job.fdr, job.listed, output, unique=unique, calibration=calibration)
     return Batch(
         verb="score",
         job=job,
@@ -190,7 +197,15 @@ def refuse_private(found: Header | TrainJob | None) -> None:
 
 
 def score_names(job: ScoringJob, kind: str, modality: str) -> list[str]:
-    """The scores to give, the first of them with p-values; MissingCapability when the family has no such score."""
+    """The scores to give, the first of them with p-values.
+
+    MissingCapability when the family has no such score, or the modality no columns to weight by.
+    """
+    if job.calibration == "weighted" and modality != "tabular":
+        raise MissingCapability(
+            f"calibration: weighted is for tables, whose columns can be seen to move; this model is of {modality} "
+            "records: leave it out, or say calibration: plain"
+        )
     able = catalog.scores_of(kind, modality)
     for name in job.scores or ():
         if name not in able:

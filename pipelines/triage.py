@@ -25,7 +25,14 @@ from pipelines.tracking import peek_model
 
 PAGE = "_triage.html"
 ROWS = 200  # on one page
-KNOWN = {"why", "p_value", FILE, ROW, "fault"}  # columns of a list that are shown in other ways
+KNOWN = {
+    "why",
+    "p_value",
+    "weighted_p_value",
+    FILE,
+    ROW,
+    "fault",
+}  # columns of a list that are shown in other ways
 
 
 def write_page(path: str, to: str | None = None) -> dict[str, Any]:

@@ -12,7 +12,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from genai_core import artifact
+from genai_core.covariate_shift import LEAST_EFFECTIVE
 from pipelines.lakes.partitions import Partition, drift_facts, histogram, partitions, totals_of, with_flagged
+from pipelines.lakes.weighting import Weighted, weigh
 from pipelines.outputs.sink import Sink
 from pipelines.pages import report
 from pipelines.pages.report import Findings
@@ -47,9 +49,14 @@ def find(
     lake   of a lake job, which withholds the rows of partitions that moved as a whole; None for other jobs
     """
     totals = totals_of(sink)
-    judged = partitions(totals, artifact.load_profile(model), withhold=lake is not None)
+    profile, calibrations = artifact.load_calibration(model)
+    weighted = {}
+    if asked.calibration == "weighted":
+        weighted = weigh(sink, totals, profile, calibrations[asked.score])
+    judged = partitions(totals, profile, withhold=lake is not None, weighted=weighted)
     withheld = frozenset(name for name, one in judged.items() if one.withheld)
-    summary, flagged = list_anomalies(sink, provenance, replace(asked, withheld=withheld))
+    asked = replace(asked, withheld=withheld, weighted=weighted)
+    summary, flagged = list_anomalies(sink, provenance, asked)
     if asked.unique:
         summary |= list_duplicates(sink, asked.unique, provenance)
     parts = with_flagged(judged, flagged)
@@ -114,7 +121,19 @@ def _facts(
     if summary.get("withheld_rows"):
         where = f"{summary['withheld_partitions']:,} partition(s) that moved as a whole"
         facts["Withheld"] = f"{summary['withheld_rows']:,} rows in {where}"
+    own = [part.weighted for part in parts if part.weighted is not None]
+    if own:
+        facts["Weighted"] = _weighted(own)
     return facts
+
+
+def _weighted(own: Sequence[Weighted]) -> str:
+    used = [one.effective for one in own if one.p_values is not None]
+    few = len(own) - len(used)
+    said = f"{len(used):,} partition(s) whose columns moved have p-values of their own"
+    said += f", of at least {min(used):,.0f} effective held-out rows" if used else ""
+    said += f"; {few:,} would have fewer than {LEAST_EFFECTIVE:.0f} and keep(s) the plain ones" if few else ""
+    return said
 
 
 def _meaning(asked: Question, summary: Mapping[str, Any]) -> str:

@@ -114,6 +114,9 @@ def _moved(partitions: Sequence[Partition]) -> str:
             words.append(f"scores {way} by {one.scores.size:.0%} of the mass")
         largest = sorted((one.columns or {}).items(), key=lambda pair: -pair[1].size)
         words += [f"{name} by {shift.size:.0%}" for name, shift in largest[:8]]
+        if one.weighted is not None:
+            plain = "" if one.weighted.p_values is not None else ", too few: plain p-values"
+            words.append(f"like {one.weighted.effective:,.0f} effective held-out rows{plain}")
         withheld = '<span class="tag">rows withheld</span>' if one.withheld else ""
         rows.append([_name(one.name), _number(one.rows), escaped("; ".join(words)), withheld])
     if not rows:
@@ -129,7 +132,7 @@ def _moved(partitions: Sequence[Partition]) -> str:
 def _rows(found: Findings) -> str:
     if not found.listed:
         return "<p>No row is flagged.</p>\n"
-    hidden = {"why", "p_value", found.score, "source_file", "source_row", "fault"}
+    hidden = {"why", "p_value", "weighted_p_value", found.score, "source_file", "source_row", "fault"}
     keep = [
         name
         for name in found.listed[0]
@@ -143,6 +146,7 @@ def _rows(found: Findings) -> str:
         )
         place = escaped(f"{row.get('source_file')} row {row.get('source_row')}")
         p_value = row.get("p_value")
+        p_value = row.get("weighted_p_value", p_value)
         lines.append(
             [
                 f"{row[found.score]:.2f}" if row.get(found.score) is not None else "",
