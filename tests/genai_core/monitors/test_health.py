@@ -221,6 +221,24 @@ def test_a_class_is_missing_by_its_label_or_by_its_looks() -> None:
     assert "cat (" in lost(made[groups[:300] > 0], labels[groups[:300] > 0].sub(1))
 
 
+def test_a_crowded_corner_is_no_copying_and_a_collapse_into_it_is() -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def records(rows: int) -> torch.Tensor:
+        """Most lie a thousand times closer together than the others."""
+        wide = torch.rand(rows, 1, generator=random) < 0.7
+        return torch.randn(rows, 3, generator=random) * torch.where(wide, 1.0, 0.001)
+
+    real = Real(records(1000), records(1000), torch.zeros(1000, dtype=torch.long), ["all"])
+
+    def doubled(made: torch.Tensor) -> int:
+        return next(s.level for s in diversity(real, made) if s.name == "duplicates")
+
+    crowded = torch.cat([records(500), 0.001 * torch.randn(500, 3, generator=random)])
+    assert doubled(records(1000)) == doubled(crowded) == FINE
+    assert doubled(crowded[torch.randint(0, 1000, (1000,), generator=random) % 300]) == ACT
+
+
 def test_features_of_tables_know_their_columns() -> None:
     space = tiny_space()
     of, features = columns(space), view(space)(torch.zeros(1, 3, dtype=torch.long))
@@ -298,3 +316,21 @@ def test_domains_in_any_order_are_looked_at(unseen: str) -> None:
     how = FitSettings(max_epochs=3, evaluations=1, seed=3)
     done = Fit(model, x, held_out, how).run()
     assert "health_coverage" in done.history[-1]
+
+
+def test_a_row_that_is_there_many_times_may_be_made_many_times() -> None:
+    random = torch.Generator().manual_seed(0)
+
+    def records(rows: int, same: float) -> torch.Tensor:
+        x = torch.randn(rows, 3, generator=random)
+        x[: int(same * rows)] = 0.0
+        return x
+
+    real = Real(records(80, 0.19), records(1300, 0.29), torch.zeros(1300, dtype=torch.long), ["all"])
+
+    def levels(same: float) -> set[int]:
+        found = diversity(real, records(80, same))
+        return {s.level for s in found if s.name in ("duplicates", "memorising")}
+
+    assert levels(0.37) == {FINE}  # more by chance, or by little
+    assert levels(0.9) == {ACT}
