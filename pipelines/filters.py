@@ -43,12 +43,17 @@ MIRRORED = {
 }
 
 
-def parse(text: str, schema: pa.Schema) -> pc.Expression:
-    """The expression that keeps the rows for which `text` is true; InvalidInput says what is wrong."""
+def read(text: str) -> ast.Expression:
+    """The text as a tree, whatever the columns are; InvalidInput for what is no expression."""
     try:
-        tree = ast.parse(text.strip(), mode="eval")
+        return ast.parse(text.strip(), mode="eval")
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         raise InvalidInput(f"filter {_shortened(text)!r} cannot be read: {_syntax(text, error)}") from error
+
+
+def parse(text: str, schema: pa.Schema) -> pc.Expression:
+    """The expression that keeps the rows for which `text` is true; InvalidInput says what is wrong."""
+    tree = read(text)
     try:
         if sum(isinstance(node, ast.Compare) for node in ast.walk(tree)) > MAX_CONDITIONS:
             raise InvalidInput(

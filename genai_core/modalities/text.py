@@ -78,9 +78,11 @@ class TextCodec(PayloadCodec):
         seen = _Seen(kept.names[0], settings)
         classes = look_through(batches, kept, seen.look)
         if seen.texts < MIN_ROWS:
+            others = seen.rows - seen.texts
             raise InvalidData(
-                f"found {seen.texts} text(s) to learn from; at least {MIN_ROWS} are needed. "
-                "Check the path, the filter and modality.column."
+                f"found {seen.texts} text(s) to learn from"
+                + (f", and {others} that are missing or not UTF-8" if others else "")
+                + f"; at least {MIN_ROWS} are needed. Check the path, the filter and modality.column."
             )
         tokens, cut = seen.tokens()
         return cls(kept, classes, tokens, settings.length, seen.rows, cut)

@@ -87,7 +87,9 @@ def _decoded(data: bytes, seconds: float) -> tuple[np.ndarray, int, int]:
             samples = file.read(wanted, dtype="float32", always_2d=True)
             rate, length = file.samplerate, file.frames
     except (soundfile.SoundFileError, RuntimeError, ValueError, TypeError) as error:
-        raise Unreadable(f"corrupt: {str(error).strip()[:100]}") from None
+        # str() of libsndfile's errors names the buffer by its address, which is another in every run
+        reason = str(getattr(error, "error_string", error))
+        raise Unreadable(f"corrupt: {reason.strip()[:100]}") from None
     if len(samples) < wanted:
         raise Unreadable(f"truncated: {len(samples)} of {wanted} samples are there")
     if not wanted:

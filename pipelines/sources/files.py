@@ -12,9 +12,10 @@ from urllib.parse import quote, unquote
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.fs as pafs
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
-from genai_core.errors import InvalidData
+from genai_core.errors import InvalidData, InvalidInput
+from pipelines import filters
 from pipelines.stores import storage
 
 NULL_KEY = "__HIVE_DEFAULT_PARTITION__"
@@ -35,6 +36,15 @@ class FileSettings(BaseModel):
         None, description="rows to take, such as: month <= 9 and origin in ('JFK', 'LGA')"
     )
     columns: list[str] | None = Field(None, min_length=1, description="columns to take; default: all")
+
+    @field_validator("filter")
+    @classmethod
+    def _readable(cls, text: str | None) -> str | None:
+        try:
+            filters.read("0" if text is None else text)
+        except InvalidInput as error:
+            raise ValueError(str(error)) from error
+        return text
 
 
 @dataclass(frozen=True)
