@@ -1,4 +1,4 @@
-"""Spoken digits: are samples understood, do they teach a classifier, do they help one, is an odd digit noticed?
+"""Spoken digits: are samples understood, do they teach or help a classifier, is an odd one noticed, do voices change?
 
 python -m benchmarks.audio --data DIR      DIR/fsdd/fsdd.parquet; clips with index < 5 are the test
 
@@ -38,7 +38,8 @@ HEARD_RANGE = 50.0  # decibels below the clip's loudest
 READING = {"kind": "audio", "column": "wav", "label": "digit", "view": "log_mel", "seconds": 0.62}
 READING |= {"mels": 32, "hop": 0.02}  # a grid of 32 x 32
 ALONE = {key: value for key, value in READING.items() if key != "label"}
-PARTS = ("samples", "few", "anomalies")
+PARTS = ("samples", "few", "anomalies", "voices")
+VOICES = ("jackson", "theo")  # translated into each other
 ALIGNED = "cepstral_distance"
 FEW = 10  # clips a class of the augmentation task
 
@@ -52,6 +53,10 @@ def main() -> None:
     parser.add_argument("--family", default="vae")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--few-epochs", type=int, default=60)
+    parser.add_argument("--voice-epochs", type=int, default=20)
+    parser.add_argument(
+        "--voice-identity", type=float, help="weight of the loss by which a voice stays as it is"
+    )
     parser.add_argument("--samples", type=int, default=2560)
     parser.add_argument("--batch", type=int, default=32)
     parser.add_argument("--parts", nargs="*", choices=PARTS, default=PARTS)
@@ -66,6 +71,8 @@ def main() -> None:
         figures |= augmented(train, test, chosen)
     if "anomalies" in chosen.parts:
         figures |= noticed(train, test, chosen)
+    if "voices" in chosen.parts:
+        figures |= translated(train, test, chosen)
     if chosen.pilot:
         print(vars(chosen), figures)
     else:
@@ -178,6 +185,59 @@ def augmented(train: pa.Table, test: pa.Table, chosen: argparse.Namespace) -> di
 def _some(train: pa.Table, digit: int, seed: int) -> pa.Table:
     rows = np.flatnonzero(train["digit"].to_numpy() == digit)
     return train.take(pa.array(np.sort(np.random.default_rng(seed).permutation(rows)[:FEW])))
+
+
+# -- translation between voices ---------------------------------------------------------------------------------
+def translated(train: pa.Table, test: pa.Table, chosen: argparse.Namespace) -> dict[str, Any]:
+    """Two speakers into each other, without pairs: whose voice is heard, and is the digit still understood?
+
+    Beside the translations stand the test clips through the log-mel spectrogram and back, which nothing is changed in.
+    """
+    train, test = (table.filter(pc.is_in(table["speaker"], pa.array(VOICES))) for table in (train, test))
+    start = time.process_time()
+    model = fit(
+        train.select(["wav", "speaker"]),
+        "cyclegan",
+        modality=READING | {"label": "speaker"},
+        seed=7,
+        max_epochs=chosen.voice_epochs,
+        model={} if chosen.voice_identity is None else {"identity": chosen.voice_identity},
+        patience=1000,
+        evaluations=10,
+        on_step=lambda step, done: (
+            None if step % 20 else print(f"{done:.2f}", round(time.process_time() - start), flush=True)
+        ),
+    )
+    figures: dict[str, Any] = {"training_cpu_seconds": round(time.process_time() - start)}
+    voices = _voices(train)
+    digits = listener(train["wav"], train["digit"])
+    found: dict[str, list[tuple[float, float, int]]] = {}
+    for voice, other in (VOICES, VOICES[::-1]):
+        clips = test.filter(pc.equal(test["speaker"], voice))
+        records = model.codec.encode(clips.select(["wav", "speaker"]))
+        as_is = model.codec.decode(records.tokens.astype(np.int64), np.random.default_rng(0))
+        made, _ = model.translate(clips.select(["wav", "speaker"]), other)
+        for name, table in (("untranslated", as_is), ("translated", made)):
+            heard_as = float((voices.predict(understandable(table["wav"])) == other).mean())
+            understood = float(digits.score(understandable(table["wav"]), clips["digit"].to_numpy()))
+            found.setdefault(name, []).append((heard_as, understood, clips.num_rows))
+    for name, parts in found.items():
+        other_voice, digit = np.average(np.array(parts)[:, :2], axis=0, weights=[n for *_, n in parts])
+        figures[f"voices_{name}"] = {
+            "heard_as_the_other": round(float(other_voice), 4),
+            "digit_understood": round(float(digit), 4),
+        }
+    held_out = float(voices.score(understandable(test["wav"]), np.array(test["speaker"].to_pylist())))
+    figures["voices_told_apart_on_real"] = round(held_out, 4)
+    print(figures, flush=True)
+    return figures
+
+
+def _voices(train: pa.Table) -> Any:
+    x = understandable(train["wav"])
+    parts = PCA(100, whiten=True, random_state=0)
+    model = make_pipeline(StandardScaler(), parts, LogisticRegression(C=0.3, max_iter=300))
+    return model.fit(x, np.array(train["speaker"].to_pylist()))
 
 
 # -- anomalies -------------------------------------------------------------------------------------------------
