@@ -53,9 +53,9 @@ def main() -> None:
     parser.add_argument("--family", default="vae")
     parser.add_argument("--epochs", type=int, default=20)
     parser.add_argument("--few-epochs", type=int, default=60)
-    parser.add_argument("--voice-epochs", type=int, default=20)
+    parser.add_argument("--voice-epochs", type=int, default=8)
     parser.add_argument(
-        "--voice-identity", type=float, help="weight of the loss by which a voice stays as it is"
+        "--voice-identity", type=float, default=0.0, help="weight of the loss by which a voice stays as it is"
     )
     parser.add_argument("--samples", type=int, default=2560)
     parser.add_argument("--batch", type=int, default=32)
@@ -201,7 +201,7 @@ def translated(train: pa.Table, test: pa.Table, chosen: argparse.Namespace) -> d
         modality=READING | {"label": "speaker"},
         seed=7,
         max_epochs=chosen.voice_epochs,
-        model={} if chosen.voice_identity is None else {"identity": chosen.voice_identity},
+        model={"identity": chosen.voice_identity},
         patience=1000,
         evaluations=10,
         on_step=lambda step, done: (

@@ -35,7 +35,7 @@ from tests.contract.spaces import small_table
 
 @pytest.fixture(autouse=True)
 def data(tracked: Path) -> None:
-    pq.write_table(small_table(4000), tracked / "data.parquet")
+    pq.write_table(small_table(4600), tracked / "data.parquet")
 
 
 def job(name: str, workers: Any = 2, retries: int = 0, **changes: Any) -> TrainJob:

@@ -92,7 +92,10 @@ def test_the_split_is_the_same_for_any_number_of_workers(tmp_path: Path) -> None
 
 
 def test_a_killed_fit_resumes_and_ends_in_the_same_model() -> None:
-    long = {"max_epochs": 60, "evaluations": 40, "patience": 1000}
+    pq.write_table(
+        small_table(4600), "data.parquet"
+    )  # scores of fewer rows take longer: see genai_core.folds
+    long = {"max_epochs": 16, "evaluations": 12, "patience": 1000}
     undisturbed = train.run(job(sink={"path": "undisturbed"}, fit=long), Context())
     spec = job(fit=long).model_dump_json(by_alias=True)
     kept = Checkpoints(".genai/checkpoints", train._id(job(fit=long), open_source(job().source)))
