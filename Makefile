@@ -37,8 +37,8 @@ link:
 demo: env  ## lake -> train -> generate -> score on 336,776 real flights, under ./demo
 	@$(BIN)/python -m jobs.demo
 
-test: env  ## the tests, in two processes: one for those that need Ray, one for the others
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+test: env  ## the tests, in three processes: one for those that need Ray, two for the others
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: env  ## style, format, types, import contracts
 	$(BIN)/ruff check .

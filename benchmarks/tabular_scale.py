@@ -1,6 +1,6 @@
 """How the cost of tables grows: rows, columns, and the values of a category; in processes of their own
 
-    python -m benchmarks.tabular_scale [--cases rows_100000 rows_1000000 columns category]
+    python -m benchmarks.tabular_scale [--cases rows_100000 rows_1000000 rows_10000000 columns category]
 
 rows      CPU microseconds a row of learning how to read a table of ten columns, and of encoding it
 columns   500 columns of 5,000 rows: peak memory of a whole fit of one epoch and of 2,048 rows drawn
@@ -25,7 +25,7 @@ from benchmarks.tabular_ours import peak_memory
 from genai_core.hyperparameters import TabularSettings
 from genai_core.modalities.tabular import TabularCodec
 
-CASES = ("rows_100000", "rows_1000000", "columns", "category")
+CASES = ("rows_100000", "rows_1000000", "rows_10000000", "columns", "category")
 SEED, EPOCHS = 0, 1
 
 

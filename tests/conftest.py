@@ -21,8 +21,8 @@ RAY_CPUS = 4  # logical: the machine may have fewer
 STORE_BYTES = 150_000_000
 
 
-# Files with tests that need Ray or a tracking server. In a run in two processes they stay together, since there is one
-# of each, and start first; of all others a file stays together, so that what it prepares is prepared once.
+# Files with tests that need Ray or a tracking server. In a run in several processes they stay together, since there is
+# one of each, and start first; of all others a file stays together, so that what it prepares is prepared once.
 SERVERS = (
     "test_autoscaling.py",
     "test_interruptions.py",

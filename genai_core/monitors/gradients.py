@@ -85,6 +85,12 @@ class Pulse:
             self.kept[name] = []
         self.kept |= {"usual": {}, "sum": 0.0, "jumps": 0.0, "steps": 0}
 
+    def begin_again(self) -> None:
+        """After the model was asked to hold back: its loss is another one (more free bits), no loss of what it knew."""
+        self.calm()
+        self.kept["start"] = []
+        self.kept.pop("best", None)
+
 
 def probe(parameters: list[nn.Parameter]) -> str:
     """A hash of a few entries of every tensor: it changes when they move."""

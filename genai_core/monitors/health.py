@@ -286,6 +286,7 @@ class Health:
         self.kept |= {s.name: s.value for s in found if s.name == "missing"}
         if do == "restrain":
             self.kept["restraint"] += 1
+            self.pulse.begin_again()
         return Verdict(tuple(found), do, tuple(told), why)
 
     def _action(self, acting: dict[str, Signal]) -> tuple[str, Signal | None]:

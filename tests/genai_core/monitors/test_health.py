@@ -8,9 +8,11 @@ import functools
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 
+import genai_core
 from genai_core import catalog
 from genai_core.errors import TrainingFailed
 from genai_core.hyperparameters import FitSettings
@@ -334,3 +336,11 @@ def test_a_row_that_is_there_many_times_may_be_made_many_times() -> None:
 
     assert levels(0.37) == {FINE}  # more by chance, or by little
     assert levels(0.9) == {ACT}
+
+
+def test_a_table_of_one_row_many_times_is_learnt() -> None:
+    table = pa.table(
+        {"a": ["x"] * 600, "b": [1.5] * 600}
+    )  # more free bits are a higher loss, and no divergence
+    model = genai_core.fit(table, "vae", max_epochs=40, seed=0, score_effort=0.05)
+    assert model.sample(5, seed=1).to_pylist() == [{"a": "x", "b": 1.5}] * 5
