@@ -37,7 +37,7 @@ link:
 demo: env  ## lake -> train -> generate -> score on 336,776 real flights, under ./demo
 	@$(BIN)/python -m jobs.demo
 
-test: env  ## the tests, in three processes: one for those that need Ray, two for the others
+test: env  ## the tests, in three processes
 	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 lint: env  ## style, format, types, import contracts

@@ -21,17 +21,18 @@ RAY_CPUS = 4  # logical: the machine may have fewer
 STORE_BYTES = 150_000_000
 
 
-# Files with tests that need Ray or a tracking server. In a run in several processes they stay together, since there is
-# one of each, and start first; of all others a file stays together, so that what it prepares is prepared once.
-SERVERS = (
-    "test_autoscaling.py",
-    "test_interruptions.py",
-    "test_lineage.py",
-    "test_ray_jobs.py",
-    "test_ray_runner.py",
-    "test_ray_training.py",
-    "test_tracking_server.py",
-)
+# Files with tests that need Ray or a tracking server, and what they share. In a run in several processes files that
+# share something stay together, since there is one of it, and all these start first; of the others a file stays together,
+# so that what it prepares is prepared once.
+SERVERS = {
+    "test_autoscaling.py": "ray",
+    "test_interruptions.py": "",
+    "test_lineage.py": "tracking server",
+    "test_ray_jobs.py": "",
+    "test_ray_runner.py": "ray",
+    "test_ray_training.py": "ray",
+    "test_tracking_server.py": "tracking server",
+}
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -52,7 +53,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class Together(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0].rpartition("/")[2]
-            return "servers" if file in SERVERS else file
+            return SERVERS.get(file) or file
 
     return Together(config, log)
 
