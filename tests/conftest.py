@@ -22,8 +22,8 @@ STORE_BYTES = 150_000_000
 
 
 # Files with tests that need Ray or a tracking server, and what they share. In a run in several processes files that
-# share something stay together, since there is one of it, and all these start first; of the others a file stays together,
-# so that what it prepares is prepared once.
+# share something stay together, since there is one of it, and all these start first; of the others a file stays
+# together, so that what it prepares is prepared once.
 SERVERS = {
     "test_autoscaling.py": "ray",
     "test_interruptions.py": "",
